@@ -1,0 +1,50 @@
+"""Identifiers: time-ordered job ids, script hashes, worker names."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from uuid import UUID
+
+_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+
+
+def new_id(now_ms: int | None = None) -> UUID:
+    """Return a UUIDv7 (RFC 9562 §5.7): 48 bits of Unix milliseconds, then randomness, so ids sort by creation time."""
+    ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
+    value = (ms & (2**48 - 1)) << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | (0x7 << 76)
+    value = value & ~(0x3 << 62) | (0x2 << 62)
+    return UUID(int=value)
+
+
+def id_floor(ms: int) -> UUID:
+    """Return the smallest UUIDv7 of a millisecond: a bound for ranges of ids by time of creation."""
+    return UUID(int=(ms & (2**48 - 1)) << 80)
+
+
+def id_ms(job_id: UUID) -> int:
+    """Return the Unix milliseconds at which a UUIDv7 was made."""
+    return job_id.int >> 80
+
+
+def hash_to_hex(value: int) -> str:
+    """Write a script hash (a signed 64-bit integer in the database) as clients see it: 16 hex digits."""
+    return f"{value & 0xFFFFFFFFFFFFFFFF:016x}"
+
+
+def hash_from_hex(text: str) -> int:
+    """Read a script hash from its 16 hex digits; raises ValueError where the text is not one."""
+    value = int(text, 16)
+    if len(text) > 16 or value < 0:
+        raise ValueError(f"not a script hash: {text!r}")
+    return value - 2**64 if value >= 2**63 else value
+
+
+def worker_name(group: str, host: str | None = None) -> str:
+    """Return a new worker name, `wk-<group>-<host>-<random>`: never used twice, so no lease is ever confused."""
+    instance = (host or socket.gethostname()).rsplit("-", 1)[-1].split(".")[0].lower() or "host"
+    suffix = "".join(secrets.choice(_ALPHABET) for _ in range(5))
+    return f"wk-{group}-{instance}-{suffix}"
