@@ -122,6 +122,7 @@ create table job (
 create index job_workspace_idx on job (workspace_id, id desc);
 create index job_path_idx on job (workspace_id, runnable_path, id desc) where runnable_path is not null;
 create index job_parent_idx on job (parent_job) where parent_job is not null;
+create index job_erase_idx on job (id) where delete_after_use and args is not null;
 create table job_default partition of job default;
 
 create table job_queue (
@@ -173,6 +174,7 @@ create table job_log (
   job_id uuid not null,
   seq integer not null,
   start_at bigint not null,                 -- offset of the first character, in UTF-16 units as browsers and the CLI count
+  end_at bigint not null,                   -- offset after the last one
   text text not null,
   primary key (job_id, seq)
 ) partition by range (job_id);

@@ -1,0 +1,1 @@
+"""Benchmarks of Millhand and of its peers. `python -m bench --help` tells how to run them."""

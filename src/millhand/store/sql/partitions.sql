@@ -1,0 +1,21 @@
+-- Daily partitions of the tables that only grow. The bounds are ids: a UUIDv7 starts with its time.
+
+-- name: try_lock
+-- One process at a time changes partitions; the others leave it to that one.
+select pg_try_advisory_lock(hashtext('millhand.partitions'))
+
+-- name: unlock
+select pg_advisory_unlock(hashtext('millhand.partitions'))
+
+-- name: wait_briefly
+-- DDL on a parent table waits for its readers while all others wait behind it: give up soon, try again later.
+set local lock_timeout = '2s'
+
+-- name: list_partitions
+-- $1 names of the parent tables. Index pg_inherits_parent_index.
+select parent.relname as parent, child.relname as name
+  from pg_inherits
+  join pg_class as parent on parent.oid = inhparent
+  join pg_class as child on child.oid = inhrelid
+ where parent.relname = any($1::text[]) and parent.relnamespace = current_schema()::regnamespace
+ order by 1, 2

