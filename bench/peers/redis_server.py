@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
+from typing import Self
 
 DEBIAN_SAVE = "3600 1 300 100 60 10000"
 
@@ -20,14 +21,16 @@ class Redis:
         self.port = _free_port()
         self.url = f"redis://127.0.0.1:{self.port}"
         self._server = subprocess.Popen(
-            [str(program), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._folder]
-            + ["--save", DEBIAN_SAVE, "--appendonly", "no"],
+            [
+                str(program),
+                *_words(port=self.port, bind="127.0.0.1", dir=self._folder, save=DEBIAN_SAVE, appendonly="no"),
+            ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
 
-    def __enter__(self) -> Redis:
+    def __enter__(self) -> Self:
         deadline = time.monotonic() + 10
         while time.monotonic() < deadline:
             try:
@@ -59,6 +62,10 @@ class Redis:
         self._server.kill()
         self._server.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _words(**options: object) -> list[str]:
+    return [word for name, value in options.items() for word in (f"--{name}", str(value))]
 
 
 def _encode(*words: str) -> bytes:

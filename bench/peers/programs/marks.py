@@ -2,8 +2,9 @@
 
 import os
 import time
+from pathlib import Path
 
-MARKS = os.environ.get("BENCH_MARKS", "/tmp")
+MARKS = Path(os.environ.get("BENCH_MARKS", "/tmp"))
 _marked = set()
 
 
@@ -20,7 +21,7 @@ def start(payload):
 
 def append(name, line):
     """Append a line to a file of marks, atomically as short appends are."""
-    fd = os.open(os.path.join(MARKS, name), os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    fd = os.open(MARKS / name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
     os.write(fd, line.encode())
     os.close(fd)
 
@@ -28,6 +29,6 @@ def append(name, line):
 def n_probes():
     """Return how many probes have started."""
     try:
-        return os.stat(os.path.join(MARKS, "probes")).st_size // 40
+        return (MARKS / "probes").stat().st_size // 40
     except FileNotFoundError:
         return 0

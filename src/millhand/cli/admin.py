@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import msgspec
@@ -26,16 +27,20 @@ async def ensure_admin(database_url: str, token_file: Path) -> FirstAdmin:
         if first is not None:
             write_private(token_file, first.token.encode())
             return FirstAdmin(email=first.email, password=first.password)
-        if not await _works(database, token_file):
+        if await people.account(database, people.ADMIN_EMAIL) is not None and not await _works(database, token_file):
             token = await people.create_token(database, email=people.ADMIN_EMAIL, label="data directory")
             write_private(token_file, token.encode())
         return FirstAdmin(email=people.ADMIN_EMAIL, password=None)
 
 
 async def _works(database: Database, token_file: Path) -> bool:
-    try:
-        token = token_file.read_text().strip()
-    except OSError:
-        return False
-    known = await people.by_token(database, credentials.hash_token(token))
+    token = await asyncio.to_thread(_read, token_file)
+    known = await people.by_token(database, credentials.token_hash(token))
     return known is not None and not known.expired and not known.disabled
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except OSError:
+        return ""

@@ -1,10 +1,10 @@
 """The data directory: all that an `up` keeps, and who holds it.
 
-    DIR/up.lock       held (flock) by the running `up`; the kernel lets go of it, however that process ends
-    DIR/up.json       who holds it: pid, since, url; ready once the API answers
-    DIR/clients.lock  held (shared) by each `millhand run` that uses a stack started for it
-    DIR/admin.token   the first superadmin's token, mode 0600
-    DIR/postgres      the embedded PostgreSQL's files          DIR/log     logs          DIR/cache     built environments
+DIR/up.lock       held (flock) by the running `up`; the kernel lets go of it, however that process ends
+DIR/up.json       who holds it: pid, since, url; ready once the API answers
+DIR/clients.lock  held (shared) by each `millhand run` that uses a stack started for it
+DIR/admin.token   the first superadmin's token, mode 0600
+DIR/postgres      the embedded PostgreSQL's files          DIR/log     logs          DIR/cache     built environments
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Holder(msgspec.Struct, frozen=True, kw_only=True):
     pid: int
     since: datetime
     url: str
-    ready: bool = False
+    ready: bool = False  # the API answers, and will go on answering for a while
 
 
 class HeldError(MillhandError):
@@ -62,12 +62,17 @@ class DataDir:
         self._lock: IO[bytes] | None = None
 
     def make(self) -> None:
-        """Make the directory, closed to others; raises MillhandError where it can't be."""
+        """Make the directory; raises MillhandError where it can't be.
+
+        Others may pass through it to the environments in its cache, which jobs need; all else in it is closed to them.
+        """
         try:
-            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o711)
             (self.path / "log").mkdir(exist_ok=True, mode=0o700)
         except OSError as error:
-            raise MillhandError(f"can't use {self.path} as data directory: {error.strerror}; choose --data-dir") from None
+            raise MillhandError(
+                f"can't use {self.path} as data directory: {error.strerror}; choose --data-dir"
+            ) from None
 
     def hold(self) -> None:
         """Take the directory for this process until it ends; raises HeldError that says who has it."""
@@ -123,6 +128,14 @@ class DataDir:
         """Tell whether some client is within `in_use` now."""
         with _open(self.path / "clients.lock") as lock:
             return not _try_lock(lock, fcntl.LOCK_EX)
+
+    def retire_unless_used(self, holder: Holder) -> bool:
+        """Announce that we end, unless some client is within `in_use`; no client can come in between."""
+        with _open(self.path / "clients.lock") as lock:
+            if not _try_lock(lock, fcntl.LOCK_EX):
+                return False
+            self.announce(msgspec.structs.replace(holder, ready=False))
+            return True
 
     def _who(self) -> str:
         holder = self.holder()

@@ -90,7 +90,7 @@ class EmbeddedPostgres:
             try:
                 await self._launch()
             except (MillhandError, TimeoutError) as error:
-                log.error("postgres.start_failed", error=str(error))
+                log.warning("postgres.start_failed", error=str(error))
                 await asyncio.sleep(_PAUSE_S)
 
     async def stop(self) -> None:
@@ -98,6 +98,8 @@ class EmbeddedPostgres:
         if self._process is not None and self._process.poll() is None:
             await asyncio.to_thread(_end, psutil.Process(self._process.pid))
             await asyncio.to_thread(self._process.wait)
+            if self._sockets.parent != self._dir:
+                self._sockets.rmdir()
         self._process = None
 
     @property

@@ -27,7 +27,12 @@ class Part:
     """`millhand <name>` as a child process; life cycle: start, run (watch), then end."""
 
     def __init__(
-        self, name: str, *, environment: Mapping[str, str], log_file: Path | None = None, descriptors: Sequence[int] = ()
+        self,
+        name: str,
+        *,
+        environment: Mapping[str, str],
+        log_file: Path | None = None,
+        descriptors: Sequence[int] = (),
     ) -> None:
         self.name = name
         self._environment = environment
@@ -111,7 +116,7 @@ class Part:
         try:
             await self.start()
         except (MillhandError, TimeoutError, OSError) as error:
-            log.error("part.start_failed", part=self.name, error=str(error))
+            log.warning("part.start_failed", part=self.name, error=str(error))
 
     def _signal(self, kind: int) -> None:
         assert self._process is not None

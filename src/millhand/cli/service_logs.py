@@ -19,7 +19,9 @@ def configure(environment: Mapping[str, str]) -> None:
     if name not in _LEVELS:
         raise MillhandError(f"LOG_LEVEL={name!r} can't be used; give one of {', '.join(_LEVELS)}")
     as_json = environment.get("JSON_FMT", "").lower() in ("1", "true", "yes", "on")
-    renderer = structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    renderer = (
+        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    )
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,

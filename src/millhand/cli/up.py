@@ -14,11 +14,12 @@ from pathlib import Path
 import msgspec
 import structlog
 
+from millhand.cli import service_logs
 from millhand.cli.admin import FirstAdmin, ensure_admin
 from millhand.cli.data_dir import DataDir, Holder
 from millhand.cli.embedded import EmbeddedPostgres
 from millhand.cli.part import Part
-from millhand.core.errors import MillhandError
+from millhand.cli.sockets import open_socket
 from millhand.core.tags import ALL_DEFAULT_TAGS
 from millhand.store.migrate import migrate
 
@@ -37,8 +38,7 @@ class UpSettings(msgspec.Struct, frozen=True, kw_only=True):
     workers: int
     group: str
     database_url: str | None = None  # None: the embedded PostgreSQL
-    until_unused: bool = False  # end when no `millhand run` uses it any more
-    quiet: bool = False  # the parts' logs go to files in the data directory
+    until_unused: bool = False  # end when no `millhand run` uses it any more; log to files
 
 
 class Up:
@@ -53,19 +53,20 @@ class Up:
     async def run(self) -> None:
         """Start all, say that it is ready, wait for a signal, drain, end; raises MillhandError where it can't start."""
         self._dir.hold()
-        listening = _listen(self._settings.host, self._settings.port)
+        listening = open_socket(self._settings.host, self._settings.port, instead="--port")
         url = _url(self._settings.host, listening)
-        since = datetime.now(UTC)
-        self._dir.announce(Holder(pid=os.getpid(), since=since, url=url))
+        holder = Holder(pid=os.getpid(), since=datetime.now(UTC), url=url)
+        self._dir.announce(holder)
         self._hear_signals()
         try:
             async with self._database() as (database_url, datatable_url):
                 await migrate(database_url)
                 admin = await ensure_admin(database_url, self._dir.token_file)
                 async with self._parts(url, listening, database_url, datatable_url):
-                    self._dir.announce(Holder(pid=os.getpid(), since=since, url=url, ready=True))
+                    self._dir.announce(msgspec.structs.replace(holder, ready=True))
                     _greet(url, admin, self._dir)
-                    await self._until_asked()
+                    await self._until_asked(holder)
+                    self._dir.announce(holder)
         finally:
             listening.close()
             self._dir.release()
@@ -90,7 +91,9 @@ class Up:
     ) -> AsyncIterator[None]:
         """Keep a server and a worker host running; at the end the worker host drains while the server still answers."""
         environment = self._environment(url, database_url, datatable_url)
-        server = self._part("server", {**environment, "MILLHAND_LISTEN_FD": str(listening.fileno())}, listening.fileno())
+        server = self._part(
+            "server", {**environment, "MILLHAND_LISTEN_FD": str(listening.fileno())}, listening.fileno()
+        )
         worker = self._part("worker", environment)
         try:
             await _all_or_none(server.start(), worker.start())
@@ -103,7 +106,7 @@ class Up:
             await server.end(at_once=self._at_once, patience_s=_SERVER_PATIENCE_S)
 
     def _part(self, name: str, environment: dict[str, str], *descriptors: int) -> Part:
-        log_file = self._dir.path / "log" / f"{name}.log" if self._settings.quiet else None
+        log_file = self._dir.path / "log" / f"{name}.log" if self._settings.until_unused else None
         return Part(name, environment=environment, log_file=log_file, descriptors=descriptors)
 
     def _environment(self, url: str, database_url: str, datatable_url: str | None) -> dict[str, str]:
@@ -132,29 +135,18 @@ class Up:
     def _asked_to_end(self) -> None:
         (self._at_once if self._end.is_set() else self._end).set()
 
-    async def _until_asked(self) -> None:
-        while self._settings.until_unused and self._dir.is_used():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._end.wait(), _IDLE_LOOK_S)
-                return
+    async def _until_asked(self, holder: Holder) -> None:
         if not self._settings.until_unused:
             await self._end.wait()
+        while not self._end.is_set() and not self._dir.retire_unless_used(holder):
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._end.wait(), _IDLE_LOOK_S)
 
 
-def _listen(host: str, port: int) -> socket.socket:
-    """Open the server's socket, here, so that it stays open when the server is started again."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listening = socket.socket(family)
-    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listening.bind((host, port))
-        listening.listen(1024)
-    except OSError as error:
-        listening.close()
-        raise MillhandError(
-            f"can't listen on {host}:{port}: {error.strerror or error}; choose another port with --port"
-        ) from None
-    return listening
+def run_up(settings: UpSettings) -> None:
+    """Run the stack until it is told to end."""
+    service_logs.configure(os.environ)
+    asyncio.run(Up(settings).run())
 
 
 def _url(host: str, listening: socket.socket) -> str:

@@ -21,7 +21,7 @@ _hasher = argon2.PasswordHasher()
 class JobClaims(msgspec.Struct, frozen=True, kw_only=True):
     """What the token of a job says. It holds in one workspace, and only while the job runs."""
 
-    sub: str  # e-mail of whose rights the job has
+    email: str  # whose rights the job has
     username: str
     workspace_id: str
     job_id: UUID

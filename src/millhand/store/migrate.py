@@ -32,10 +32,11 @@ class Migration(msgspec.Struct, frozen=True, kw_only=True):
 
 def migrations() -> list[Migration]:
     """Return all migrations of this release, in order."""
-    found = []
-    for file in resources.files("millhand.store").joinpath("migrations").iterdir():
-        if match := _FILE.fullmatch(file.name):
-            found.append(Migration(version=int(match["version"]), name=match["name"], sql=file.read_text("utf-8")))
+    found = [
+        Migration(version=int(match["version"]), name=match["name"], sql=file.read_text("utf-8"))
+        for file in resources.files("millhand.store").joinpath("migrations").iterdir()
+        if (match := _FILE.fullmatch(file.name))
+    ]
     return sorted(found, key=lambda migration: migration.version)
 
 

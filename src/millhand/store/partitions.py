@@ -48,6 +48,46 @@ def bounds(day: datetime) -> tuple[str, str]:
     return str(id_floor(start)), str(id_floor(start + 86_400_000))
 
 
+async def drop_before(connection: Any, cutoff: datetime) -> list[str]:
+    """Drop the partitions of days that lie wholly before a time and hold nothing that ended after it or has not ended.
+
+    Returns the names of those dropped. Days that must stay for some late job are left to batched deletes.
+    """
+    rows = await connection.fetch(SQL.list_partitions, list(TABLES))
+    dropped: list[str] = []
+    for day in sorted({day for row in rows if (day := _day(row["name"])) and day + timedelta(days=1) <= cutoff}):
+        existing = {row["name"] for row in rows}
+        names = [name(table, day) for table in TABLES if name(table, day) in existing]
+        if not await _in_use(connection, day, cutoff) and await _drop(connection, day, cutoff, names):
+            dropped += names
+    return dropped
+
+
+async def _drop(connection: Any, day: datetime, cutoff: datetime, names: list[str]) -> bool:
+    """Look once more, now that nobody can write, and drop; False where the locks can't be had now, or it is in use."""
+    try:
+        async with connection.transaction():
+            await connection.execute(SQL.wait_briefly)
+            await connection.execute(SQL.lock_tables)
+            if await _in_use(connection, day, cutoff):
+                return False
+            await connection.execute(f"drop table {', '.join(names)}")
+    except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+        log.warning("partition.postponed", partition=names[0], error=str(error))
+        return False
+    return True
+
+
+async def _in_use(connection: Any, day: datetime, cutoff: datetime) -> bool:
+    low, high = bounds(day)
+    return bool(await connection.fetchval(SQL.is_in_use, low, high, cutoff))
+
+
+def _day(partition: str) -> datetime | None:
+    match = _NAME.fullmatch(partition)
+    return match and datetime.strptime(match["day"], "%Y%m%d").replace(tzinfo=UTC)
+
+
 async def _create(connection: Any, table: str, day: datetime) -> bool:
     """Make one partition; False where its rows are in the default partition already, or the lock can't be had now.
 

@@ -14,15 +14,18 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-# What a lost, refused or broken connection raises. `InterfaceError` covers a pool that was closed meanwhile.
+# What a lost, refused or ailing database raises: try again later. `InterfaceError` is a pool or connection that was
+# closed meanwhile, a read-only transaction a primary that became a standby, a rollback a deadlock that chose us.
 CONNECTION_ERRORS = (
     OSError,
     TimeoutError,
+    asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,
-    asyncpg.InterfaceError,
-    asyncpg.CannotConnectNowError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.PostgresSystemError,
+    asyncpg.ReadOnlySQLTransactionError,
 )
 CONNECT_TIMEOUT_S = 10.0
 COMMAND_TIMEOUT_S = 60.0

@@ -113,7 +113,7 @@ async def claim(
 
     Where candidates were locked or taken by other hosts meanwhile, looks again, further down the queue.
     """
-    n_looked_at = 2 * len(workers) + 8
+    n_looked_at = 2 * len(workers) + 64  # more than other hosts hold locked at a time
     for _ in range(_CLAIM_TRIES):
         rows = await connection.fetch(SQL.claim_jobs, workers, tags, incarnation, weights, n_looked_at, now)
         if rows[0][0] is not None:

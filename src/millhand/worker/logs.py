@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from uuid import UUID
 
 import msgspec
@@ -36,7 +37,9 @@ _log = structlog.get_logger()
 class JobLog:
     """What one attempt of a job says while it runs; implements the runtimes' `Listener`."""
 
-    def __init__(self, job_id: UUID, *, prompt: bool, max_bytes: int, now: float, due: Callable[[JobLog], None]) -> None:
+    def __init__(
+        self, job_id: UUID, *, prompt: bool, max_bytes: int, now: float, due: Callable[[JobLog], None]
+    ) -> None:
         self.job_id = job_id
         self.streamed: list[str] = []  # all of the result stream, for the result
         self.due_at = 0.0
@@ -187,12 +190,11 @@ class LogShipper:
 
     async def _ship(self, shipment: _Shipment) -> None:
         if shipment.chunks:
-            chunks = shipment.chunks
-            await self._deliver(lambda: self._source.append_logs(chunks))
-        for job_id, text in shipment.streams:
-            await self._deliver(lambda job_id=job_id, text=text: self._source.append_stream(job_id, text))
-        for job_id, percent in shipment.progress:
-            await self._deliver(lambda job_id=job_id, percent=percent: self._source.set_progress(job_id, percent))
+            await self._deliver(partial(self._source.append_logs, shipment.chunks))
+        for stream in shipment.streams:
+            await self._deliver(partial(self._source.append_stream, *stream))
+        for progress in shipment.progress:
+            await self._deliver(partial(self._source.set_progress, *progress))
         for log in shipment.logs:
             log.arrived()
 
@@ -200,5 +202,5 @@ class LogShipper:
         """Make a call to the source. Words it refuses are dropped: they must not hold up a result."""
         try:
             await insist(call)
-        except Exception:
+        except Exception:  # noqa: BLE001 - whatever is wrong with the words, the job's result must get through
             _log.exception("logs.dropped")

@@ -169,7 +169,7 @@ def _url(text: str) -> str:
 def _address(text: str) -> str:
     """Read `host:port`, `:port`, a bare port, or `true` for the conventional one."""
     if text == "true":
-        return "0.0.0.0:8001"  # noqa: S104 - a scraper comes from elsewhere
+        return "0.0.0.0:8001"
     host, _, port = text.rpartition(":")
     if not port.isdigit() or not 0 < int(port) < 65536:  # noqa: PLR2004 - ports have 16 bits
         raise ValueError("give host:port, or true for port 8001")

@@ -16,6 +16,7 @@ from millhand.core.signature.model import (
     Param,
     Signature,
     Type,
+    TypeReader,
     known_type,
     list_of,
     mapping_of,
@@ -43,7 +44,6 @@ _SIMPLE = {
     **dict.fromkeys(_INTEGERS, "int"), "string": "str", "bool": "bool", "float32": "float", "float64": "float",
     "any": "any", "time.Time": "datetime", "error": "str", "json.RawMessage": "any",
 }  # fmt: skip
-_MAX_DEPTH = 8
 
 
 def parse(code: str, entrypoint: str) -> Signature:
@@ -107,13 +107,13 @@ def _n_names(node: Node) -> int:
     return max(1, len(node.children_by_field_name("name")))
 
 
-class _Types:
+class _Types(TypeReader):
     """Reads types, with the type declarations of the file at hand."""
 
     def __init__(self, root: Node) -> None:
+        super().__init__()
         specs = [spec for node in named(root) if node.type == "type_declaration" for spec in named(node)]
         self._declared = {text(child(spec, "name")): child(spec, "type") for spec in specs}
-        self._depth = 0
         self._readers: dict[str, Callable[[Node], Type]] = {
             "type_identifier": lambda node: self._named(text(node)),
             "qualified_type": lambda node: self._named(text(node)),
@@ -129,17 +129,11 @@ class _Types:
     def read(self, node: Node | None) -> Type:
         """Return the type that a node stands for; what can't be understood is of any type."""
         reader = self._readers.get(node.type) if node is not None else None
-        if node is None or reader is None or self._depth >= _MAX_DEPTH:  # the last: a type that holds itself
-            return known_type("any")
-        self._depth += 1
-        try:
-            return reader(node)
-        finally:
-            self._depth -= 1
+        return known_type("any") if node is None or reader is None else reader(node)
 
     def _named(self, name: str) -> Type:
         if name in self._declared:
-            return self.read(self._declared[name])
+            return self.unfold(name, lambda: self.read(self._declared[name]))
         return known_type(_SIMPLE[name]) if name in _SIMPLE else resource(name.rsplit(".", 1)[-1])
 
     def _slice(self, node: Node) -> Type:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -80,6 +80,26 @@ class Type(msgspec.Struct, frozen=True, kw_only=True):
     def nested(self) -> Schema:
         """Return the schema of a value of this type inside a list or an object, where null is a value of its own."""
         return {**self.schema, "nullable": True} if self.optional else self.schema
+
+
+class TypeReader:
+    """What readers of types share: a bound on unfolding, so that types that hold themselves, or each other, end."""
+
+    def __init__(self) -> None:
+        """Start with nothing unfolded."""
+        self._unfolding: set[str] = set()
+        self._unfoldings_left = 200
+
+    def unfold(self, name: str, read: Callable[[], Type]) -> Type:
+        """Read the declaration of a name; of any type inside of itself, and when too much was unfolded."""
+        if name in self._unfolding or self._unfoldings_left == 0:
+            return known_type("any")
+        self._unfoldings_left -= 1
+        self._unfolding.add(name)
+        try:
+            return read()
+        finally:
+            self._unfolding.discard(name)
 
 
 def known_type(kind: str) -> Type:

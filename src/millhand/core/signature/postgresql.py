@@ -16,7 +16,9 @@ _HEADER = re.compile(
     re.MULTILINE,
 )
 _USE = re.compile(r"\$(?P<index>\d+)(?:\s*::\s*(?P<type>[A-Za-z_][\w ]*(?:\[\])?))?")
-_NOT_CODE = re.compile(r"'(?:[^']|'')*'|--[^\n]*|/\*.*?\*/|\$([A-Za-z_]\w*)?\$.*?\$\1\$", re.DOTALL)
+_NOT_CODE = re.compile(
+    r"""'(?:[^']|'')*'|"[^"]*"|--[^\n]*|/\*.*?\*/|(?P<tag>\$(?:[A-Za-z_]\w*)?\$).*?(?P=tag)""", re.DOTALL
+)
 _DATABASE = re.compile(r"^--\s*database\s+(?P<path>\S+)\s*$", re.MULTILINE)
 
 _KINDS = {

@@ -14,6 +14,7 @@ from millhand.core.signature.model import (
     Param,
     Signature,
     Type,
+    TypeReader,
     enum_of,
     known_type,
     list_of,
@@ -48,8 +49,8 @@ _MAPPINGS = {"dict", "Dict", "Mapping", "MutableMapping", "defaultdict", "Ordere
 _WRAPPERS = {"Annotated", "Final", "Required", "ReadOnly"}
 _OPTIONAL = {"Optional", "NotRequired"}
 _ENUMS = {"Enum", "StrEnum", "IntEnum"}
+_RECORD_DECORATORS = {"dataclass", "define", "frozen", "mutable"}
 _RECORDS = {"TypedDict", "BaseModel", "NamedTuple", "Struct"}
-_MAX_DEPTH = 8
 
 
 def parse(code: str, entrypoint: str) -> Signature:
@@ -114,25 +115,16 @@ def _constant(node: ast.expr | None) -> Any:
         return UNSET
 
 
-class _Types:
+class _Types(TypeReader):
     """Reads annotations, with the classes and aliases of the module at hand."""
 
     def __init__(self, module: ast.Module) -> None:
+        super().__init__()
         self._classes = {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}
         self._aliases = dict(alias for node in module.body if (alias := _alias(node)))
-        self._depth = 0
 
     def read(self, node: ast.expr) -> Type:
         """Return the type of an annotation; what can't be understood is of any type."""
-        if self._depth >= _MAX_DEPTH:
-            return known_type("any")  # a type that holds itself
-        self._depth += 1
-        try:
-            return self._read(node)
-        finally:
-            self._depth -= 1
-
-    def _read(self, node: ast.expr) -> Type:
         match node:
             case ast.Constant(value=None):
                 return Type(kind="any", schema={}, optional=True)
@@ -177,7 +169,7 @@ class _Types:
 
     def _named(self, name: str) -> Type:
         if name in self._classes:
-            return self._class(self._classes[name])
+            return self._class(name)
         if name in self._aliases:
             return self._alias(name)
         if name in _SIMPLE:
@@ -188,33 +180,35 @@ class _Types:
 
     def _alias(self, name: str) -> Type:
         """`postgresql = dict` names a resource type; `Row = dict[str, int]` is short for a type."""
-        known = self.read(self._aliases[name])
+        known = self.unfold(name, lambda: self.read(self._aliases[name]))
         return resource(name) if known.kind == "dict" and name.islower() else known
 
-    def _class(self, node: ast.ClassDef) -> Type:
+    def _class(self, name: str) -> Type:
+        return self.unfold(name, lambda: self._read_class(self._classes[name]))
+
+    def _read_class(self, node: ast.ClassDef) -> Type:
         bases = {_last_name(base) for base in node.bases}
         if bases & _ENUMS:
             values = [_constant(item.value) for item in node.body if isinstance(item, ast.Assign)]
             return enum_of([value for value in values if value is not UNSET])
+        parents = [
+            parent for base in sorted(bases & self._classes.keys()) if (parent := self._class(base)).kind == "dict"
+        ]
         decorators = {_last_name(item.func if isinstance(item, ast.Call) else item) for item in node.decorator_list}
-        if not (bases & _RECORDS or decorators & {"dataclass", "define", "frozen"} or self._inherits_record(bases)):
+        if not (bases & _RECORDS or decorators & _RECORD_DECORATORS or parents):
             return resource(node.name)
-        record = self._record(node)
+        record = self._record(node, parents)
         if "TypedDict" in bases and node.name.islower():  # how Windmill's clients write a resource type
             return Type(kind="resource", schema={**record.schema, **resource(node.name).schema})
         return record
 
-    def _inherits_record(self, bases: set[str]) -> bool:
-        return any(base in self._classes and self._class(self._classes[base]).kind == "dict" for base in bases)
-
-    def _record(self, node: ast.ClassDef) -> Type:
+    def _record(self, node: ast.ClassDef, parents: list[Type]) -> Type:
         fields: dict[str, Type] = {}
-        defaulted = set()
-        for base in node.bases:
-            if (parent := self._classes.get(_last_name(base))) is not None and parent is not node:
-                known = self._record(parent).schema
-                fields |= {name: Type(kind="any", schema=schema) for name, schema in known["properties"].items()}
-                defaulted |= fields.keys() - set(known["required"])
+        defaulted: set[str] = set()
+        for parent in parents:
+            properties = parent.schema.get("properties", {})
+            fields |= {name: Type(kind="any", schema=schema) for name, schema in properties.items()}
+            defaulted |= properties.keys() - set(parent.schema.get("required", ()))
         for item in node.body:
             if isinstance(item, ast.AnnAssign) and isinstance(item.target, ast.Name):
                 fields[item.target.id] = self.read(item.annotation)

@@ -19,6 +19,7 @@ from millhand.core.signature.model import (
     Param,
     Signature,
     Type,
+    TypeReader,
     enum_of,
     known_type,
     list_of,
@@ -36,13 +37,13 @@ _FUNCTIONS = {
 }  # fmt: skip
 _SIMPLE = {
     "string": "str", "number": "float", "boolean": "bool", "bigint": "int", "Date": "datetime", "any": "any",
-    "unknown": "any", "never": "any", "object": "dict", "Object": "dict", "String": "str", "Number": "float",
+    "unknown": "any", "never": "any", "object": "dict", "Object": "dict",
+    "Resource": "dict", "String": "str", "Number": "float",
     "Boolean": "bool", "Email": "str", "Sql": "str", "Base64": "bytes", "Uint8Array": "bytes", "Buffer": "bytes",
 }  # fmt: skip
 _LISTS = {"Array", "ReadonlyArray", "Set", "ReadonlySet", "Iterable"}
 _MAPPINGS = {"Record", "Map"}
 _WRAPPERS = {"Partial", "Required", "Readonly", "NonNullable", "Awaited", "Promise"}
-_MAX_DEPTH = 8
 
 
 def parse(code: str, entrypoint: str) -> Signature:
@@ -159,14 +160,14 @@ def _as_number(value: object) -> object:
     return float(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-class _Types:
+class _Types(TypeReader):
     """Reads type annotations, with the types, interfaces and enums of the module at hand."""
 
     def __init__(self, root: Node) -> None:
+        super().__init__()
         declarations = [child(node, "declaration") or node for node in named(root)]
         wanted = {"type_alias_declaration", "interface_declaration", "enum_declaration"}
         self._known = {text(child(node, "name")): node for node in declarations if node.type in wanted}
-        self._depth = 0
         self._readers: dict[str, Callable[[Node], Type]] = {
             "predefined_type": lambda node: self._named(text(node)),
             "type_identifier": lambda node: self._named(text(node)),
@@ -186,15 +187,6 @@ class _Types:
 
     def read(self, node: Node) -> Type:
         """Return the type that a node stands for; what can't be understood is of any type."""
-        if self._depth >= _MAX_DEPTH:
-            return known_type("any")  # a type that holds itself
-        self._depth += 1
-        try:
-            return self._read(node)
-        finally:
-            self._depth -= 1
-
-    def _read(self, node: Node) -> Type:
         reader = self._readers.get(node.type)
         return known_type("any") if reader is None else reader(node)
 
@@ -209,7 +201,7 @@ class _Types:
 
     def _named(self, name: str) -> Type:
         if name in self._known:
-            return self._declared(self._known[name])
+            return self.unfold(name, lambda: self._declared(self._known[name]))
         if name in _SIMPLE:
             return known_type(_SIMPLE[name])
         return list_of() if name in _LISTS else mapping_of() if name in _MAPPINGS else resource(name)

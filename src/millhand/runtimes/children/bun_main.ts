@@ -2,18 +2,8 @@
 import fs from "node:fs";
 import { serve } from "./serve.ts";
 
-const jobDir = process.cwd();
-
-// Scripts import each other by absolute script path, too: /f/folder/name or /u/user/name, with or without .ts.
-Bun.plugin({
-  name: "script paths",
-  setup(build) {
-    build.onResolve({ filter: /^\/[fu]\// }, ({ path }) => ({ path: jobDir + path.replace(/(\.ts)?$/, ".ts") }));
-  },
-});
-
-await serve({
-  jobDir,
+void serve({
+  jobDir: process.cwd(),
   bootDir: import.meta.dir,
   read: (into) => fs.readSync(3, into),
   write: (bytes) => fs.writeSync(4, bytes),

@@ -5,7 +5,7 @@ import { serve } from "./serve.ts";
 const frames = Deno.openSync("/proc/self/fd/3", { read: true });
 const answers = Deno.openSync("/proc/self/fd/4", { write: true });
 
-await serve({
+void serve({
   jobDir: Deno.cwd(),
   bootDir: import.meta.dirname!,
   read: (into) => frames.readSync(into) ?? 0,

@@ -101,7 +101,7 @@ function userFrames(host: Host, stack: unknown): string {
   return stack
     .split("\n")
     .filter((line) => !line.includes(host.bootDir) && !/\((ext|node|native|unknown|internal):/.test(line))
-    .filter((line) => !/^\s+at .*(\(native\)|<anonymous>\)?)$/.test(line))
+    .filter((line) => !/^\s+at .*\((native|unknown|<anonymous>)\)$/.test(line))
     .join("\n")
     .replaceAll(`file://${host.jobDir}/`, "")
     .replaceAll(`${host.jobDir}/`, "");
@@ -115,18 +115,20 @@ function extraOf(error: object): Record<string, unknown> | undefined {
   return Object.keys(extra).length > 0 ? extra : undefined;
 }
 
-function positionOf(error: any): string {
-  const at = error.position; // of a Bun syntax or resolution error
-  return at ? `\n    at ${at.file}:${at.line}:${at.column}\n    ${String(at.lineText).trim()}` : "";
+/** Syntax errors of Bun come several at once, each with its place. */
+function messageOf(error: any): string {
+  const at = error.position;
+  const place = at ? `\n    at ${at.file}:${at.line}:${at.column}\n    ${String(at.lineText).trim()}` : "";
+  const causes = Array.isArray(error.errors) ? error.errors.map((one: any) => `\n${messageOf(one)}`).join("") : "";
+  return String(error.message ?? toJson(error)) + place + causes;
 }
 
 function describe(host: Host, thrown: any): string {
-  if (thrown?.constructor?.name === "AggregateError" && thrown.errors?.length === 1) thrown = thrown.errors[0];
   if (typeof thrown !== "object" || thrown === null) {
     return toJson({ name: "Error", message: typeof thrown === "string" ? thrown : toJson(thrown), stack: "" });
   }
   const name = String(thrown.name ?? "Error");
-  const message = userFrames(host, String(thrown.message ?? toJson(thrown)) + positionOf(thrown));
+  const message = userFrames(host, messageOf(thrown));
   const stack = userFrames(host, thrown.stack);
   try {
     return toJson({ name, message, stack, extra: extraOf(thrown) });

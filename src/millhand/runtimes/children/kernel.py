@@ -1,0 +1,125 @@
+"""The few system calls a zygote needs and Python lacks, by ctypes. Runs in the zygote: standard library only, and little of it."""
+
+import ctypes
+import os
+
+libc = ctypes.CDLL(None, use_errno=True)
+
+NEWNS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
+MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MNT_DETACH = 2
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
+
+# System calls since 424 have the same number on every architecture.
+_SYS_CLOSE_RANGE, _SYS_MOUNT_SETATTR = 436, 442
+_SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
+_AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
+
+
+def check(result, what):
+    """Return the result of a call of the C library, or raise OSError that names it."""
+    if result == -1:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), what)
+    return result
+
+
+def unshare(flags):
+    check(libc.unshare(ctypes.c_int(flags)), "unshare")
+
+
+def setns(fd, flags):
+    check(libc.setns(fd, ctypes.c_int(flags)), "setns")
+
+
+def mount(source, target, kind, flags, data=None):
+    """mount(2); paths are str or None."""
+    raw = [value.encode() if value is not None else None for value in (source, target, kind, data)]
+    check(libc.mount(raw[0], raw[1], raw[2], ctypes.c_ulong(flags), raw[3]), "mount " + target)
+
+
+def unmount(target):
+    check(libc.umount2(target.encode(), MNT_DETACH), "unmount " + target)
+
+
+def pivot_root(new, old):
+    check(libc.pivot_root(new.encode(), old.encode()), "pivot_root")
+
+
+def prctl(option, value):
+    check(libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
+
+
+def close_from(first):
+    """Close every descriptor from this number on."""
+    if libc.syscall(_SYS_CLOSE_RANGE, first, ctypes.c_uint(0xFFFFFFFF), 0) == -1:
+        os.closerange(first, os.sysconf("SC_OPEN_MAX"))
+
+
+def make_readonly(path):
+    """Make a mount and all below it read-only, without set-uid programs and devices."""
+    attributes = (ctypes.c_uint64 * 4)(MS_RDONLY | MS_NOSUID | MS_NODEV, 0, 0, 0)
+    target = path.encode()
+    if libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, target, _AT_RECURSIVE, attributes, ctypes.sizeof(attributes)) == -1:
+        mount(None, path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+def drop_capabilities():
+    """Give up every capability. With no_new_privs there is no way back."""
+    header = (ctypes.c_uint32 * 2)(0x20080522, 0)
+    check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+
+
+def block_signal(number):
+    """Block a signal and return a descriptor that becomes readable when one is pending."""
+    words = ctypes.c_ulong * (128 // ctypes.sizeof(ctypes.c_ulong))
+    mask = words(1 << (number - 1))
+    check(libc.sigprocmask(0, mask, None), "sigprocmask")
+    return check(libc.signalfd(-1, mask, 0o2000000), "signalfd")
+
+
+def landlock_version():
+    """Return the version of Landlock the kernel offers, 0 for none."""
+    return max(0, libc.syscall(_SYS_LANDLOCK_CREATE, None, ctypes.c_size_t(0), 1))
+
+
+# What reading and running needs: execute, read files, list folders.
+_LANDLOCK_READ = 1 | 4 | 8
+_LANDLOCK_FILE = 1 | 2 | 4 | 1 << 14 | 1 << 15  # rights that make sense for something that is not a folder
+
+
+def landlock(readable, writable):
+    """Restrict this process, for ever, to reading and running some paths and using others freely; the rest is out of sight.
+
+    From version 6 on it can't send signals to processes outside either, nor reach their abstract sockets.
+    """
+    version = landlock_version()
+    handled = (1 << 13) - 1  # all rights over files of the first version
+    handled |= (1 << 13 if version >= 2 else 0) | (1 << 14 if version >= 3 else 0) | (1 << 15 if version >= 5 else 0)
+    scoped = 3 if version >= 6 else 0
+    attributes = (ctypes.c_uint64 * 3)(handled, 0, scoped)
+    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    rules = check(libc.syscall(_SYS_LANDLOCK_CREATE, attributes, ctypes.c_size_t(size), 0), "landlock")
+    try:
+        for path in readable:
+            _allow(rules, path, handled & _LANDLOCK_READ)
+        for path in writable:
+            _allow(rules, path, handled)
+        check(libc.syscall(_SYS_LANDLOCK_RESTRICT, rules, 0), "landlock")
+    finally:
+        os.close(rules)
+
+
+def _allow(rules, path, rights):
+    try:
+        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return  # what is not there needs no permission
+    try:
+        if not os.path.isdir(path):
+            rights &= _LANDLOCK_FILE
+        rule = rights.to_bytes(8, "little") + fd.to_bytes(4, "little")  # struct landlock_path_beneath_attr, packed
+        check(libc.syscall(_SYS_LANDLOCK_ADD, rules, 1, rule, 0), "landlock " + path)
+    finally:
+        os.close(fd)

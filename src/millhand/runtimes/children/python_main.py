@@ -1,0 +1,244 @@
+"""Runs one Python job in the process it is in: waits for the job's frame, calls its function, answers, exits."""
+
+import _signal
+import builtins
+import gc
+import json
+import os
+import sys
+
+import convert
+from child import read_frame, write_frame
+
+FOREIGN_ARGUMENT = "<function call>"  # how clients write a default they can't show; stands for "not given"
+MAX_RESULT_BYTES = 500 << 20
+
+
+class Script:
+    """A script's source as a module; also the loader of that module, so that tracebacks show its lines."""
+
+    def __init__(self, path, source):
+        self.source = source
+        self.name = module_name(path) if path else "script"
+        self.filename = (path or "script") + ".py"
+
+    def get_source(self, _name):
+        return self.source
+
+    def create_module(self, _spec):
+        return None
+
+    def exec_module(self, module):
+        module.__file__ = os.getcwd() + "/" + self.filename
+        exec(compile(self.source, self.filename, "exec", dont_inherit=True), module.__dict__)
+
+    def load(self):
+        module = type(sys)(self.name)
+        module.__loader__ = self
+        module.__package__ = self.name.rpartition(".")[0]
+        sys.modules[self.name] = module
+        self.exec_module(module)
+        return module
+
+
+class ScriptFinder:
+    """Finds other scripts as modules: `from f.folder.name import x`."""
+
+    def __init__(self, sources):
+        self.scripts = {module_name(path): Script(path, source) for path, source in sources.items()}
+        self.packages = {"f", "u"}
+        for name in self.scripts:
+            while "." in name:
+                name = name.rpartition(".")[0]
+                self.packages.add(name)
+
+    def find_spec(self, name, _path=None, _target=None):
+        from _frozen_importlib import ModuleSpec
+
+        if name in self.scripts:
+            return ModuleSpec(name, self.scripts[name], origin=self.scripts[name].filename)
+        if name in self.packages:
+            return ModuleSpec(name, None, is_package=True)
+        return None
+
+
+def module_name(path):
+    """Return the name under which a script is imported: f/folder/my-script → f.folder.my_script."""
+    parts = []
+    for part in path.split("/"):
+        word = "".join(char if char.isalnum() or char == "_" else "_" for char in part)
+        parts.append("_" + word if word[:1].isdigit() else word)
+    return ".".join(parts)
+
+
+def serve(env, path_files):
+    """Run the job that comes next and end the process. Does beforehand all that needs no job."""
+    _prepare(env)
+    payload = read_frame(ord("J"))
+    if payload is None:
+        os._exit(0)
+    job = json.loads(payload)
+    try:
+        os.environ.update(job["env"])
+        for folder in path_files:
+            __import__("site").addsitedir(folder)
+        kind, answer = "V", _run(job)
+        _finish()
+    except BaseException as error:
+        kind, answer = _failed(error)
+    _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
+    _flush()
+    if len(answer) > MAX_RESULT_BYTES:
+        kind, answer = "X", _too_large(len(answer))
+    write_frame(kind, answer)
+    os._exit(0 if kind == "V" else 1)
+
+
+def _prepare(env):
+    os.environ.clear()
+    os.environ.update(env)
+    _signal.signal(_signal.SIGTERM, _terminate)
+    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+    sys.stdout = sys.__stdout__ = _unbuffered(1, "<stdout>", "strict")
+    sys.stderr = sys.__stderr__ = _unbuffered(2, "<stderr>", "backslashreplace")
+    sys.modules["__main__"] = type(sys)("__main__")
+    gc.enable()
+
+
+def _unbuffered(fd, name, errors):
+    import io
+
+    raw = io.FileIO(fd, "w", closefd=False)
+    raw.name = name
+    return io.TextIOWrapper(raw, "utf-8", errors, newline="\n", write_through=True)
+
+
+def _terminate(_number, _frame):
+    """Somebody wants the job to end: let `finally` blocks run, in subprocesses too."""
+    if os.getpid() == 1:
+        try:
+            os.kill(-1, _signal.SIGTERM)
+        except ProcessLookupError:
+            pass
+    raise SystemExit(143)
+
+
+def _run(job):
+    """Import the script, call its function, return the result as JSON."""
+    builtins.exit = builtins.quit = sys.exit
+    sys.argv = [job["path"] or "script"]
+    if job["modules"]:
+        sys.meta_path.append(ScriptFinder(job["modules"]))
+    module = Script(job["path"], job["code"]).load()
+    name = job["entrypoint"] or "main"
+    function = getattr(module, name, None)
+    if not callable(function):
+        raise MissingFunction("the script has no function %s; define one: def %s(): ..." % (name, name))
+    given = {key: value for key, value in job["args"].items() if value != FOREIGN_ARGUMENT}
+    positional, named = convert.arguments(function, given)
+    return convert.to_json(_drain(function(*positional, **named)))
+
+
+class MissingFunction(Exception):
+    """The script lacks the function to be called."""
+
+
+def _drain(result):
+    """Await what is awaitable, send the pieces of a generator; return the value in the end."""
+    if isinstance(result, type(_generator())):
+        while True:
+            try:
+                piece = next(result)
+            except StopIteration as stop:
+                return stop.value
+            _send_piece(piece)
+    if hasattr(result, "__aiter__"):
+        return __import__("asyncio").run(_drain_async(result))
+    if hasattr(result, "__await__"):
+        return __import__("asyncio").run(_await(result))
+    return result
+
+
+async def _await(result):
+    value = await result
+    return await _drain_async(value) if hasattr(value, "__aiter__") else value
+
+
+async def _drain_async(pieces):
+    async for piece in pieces:
+        _send_piece(piece)
+
+
+def _generator():
+    yield
+
+
+def _send_piece(piece):
+    if isinstance(piece, str):
+        data = convert.without_nul(piece).encode("utf-8", "replace")
+    else:
+        data = bytes(piece) if isinstance(piece, (bytes, bytearray)) else convert.to_json(piece)
+    write_frame("C", data)
+
+
+def _finish():
+    """End as an interpreter ends: wait for threads, run what was registered for the exit."""
+    if "threading" in sys.modules:
+        sys.modules["threading"]._shutdown()
+    import atexit
+
+    atexit._run_exitfuncs()
+
+
+def _flush():
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
+            pass  # the job closed or replaced it
+
+
+def _failed(error):
+    """Return the answer for a job that raised."""
+    if isinstance(error, SystemExit) and error.code in (None, 0):
+        return "V", b"null"
+    try:
+        return "X", _describe(error)
+    except BaseException as worse:  # no memory left, or a __str__ that raises
+        return "X", json.dumps({"name": type(error).__name__, "message": type(worse).__name__ + " while describing it"}).encode()
+
+
+def _describe(error):
+    import traceback
+
+    report = traceback.TracebackException.from_exception(error)
+    _only_user_frames(report, set(), traceback.StackSummary)
+    if isinstance(error, SystemExit):
+        message = "exit code %s" % (error.code,)
+    else:
+        message = str(error)
+    stack = "" if isinstance(error, MissingFunction) else "".join(report.format())
+    fields = {"name": type(error).__name__, "message": message, "stack": stack}
+    extra = {key: value for key, value in getattr(error, "__dict__", {}).items() if not key.startswith("_")}
+    if extra:
+        fields["extra"] = extra
+    return convert.to_json(fields)
+
+
+def _only_user_frames(report, seen, summary):
+    if report is None or id(report) in seen:
+        return
+    seen.add(id(report))
+    ours = os.path.dirname(__file__)
+    kept = [frame for frame in report.stack if os.path.dirname(frame.filename) != ours]
+    report.stack = summary.from_list(kept)
+    _only_user_frames(report.__cause__, seen, summary)
+    _only_user_frames(report.__context__, seen, summary)
+
+
+def _too_large(size):
+    return json.dumps({
+        "name": "ResultTooLarge",
+        "message": "the result has %d bytes of JSON; at most %d are allowed: write it to a file or a bucket" % (size, MAX_RESULT_BYTES),
+    }).encode()

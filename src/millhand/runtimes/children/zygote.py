@@ -1,0 +1,220 @@
+"""A tiny, single-threaded interpreter that forks jobs: `python -I -S zygote.py FD`, where FD is a SEQPACKET socket to the host.
+
+The host's first message is the set-up (JSON), answered by {"ready": ...} or {"refused": why}. Then it sends requests:
+    S id uid   fork a child; with the message come its descriptors: channel in, channel out, log, and maybe a memory group
+    K id n     send signal n to a child
+and hears of ended children, several in one message: id, wait status (or minus an errno), peak memory in kB.
+
+It never sees a job's code, environment or arguments: those go through the child's own channel. It loads little and runs
+no event loop, because every page and mapping it has makes each fork slower. When the host is gone it ends all children.
+"""
+
+import _signal
+import _socket
+import gc
+import json
+import os
+import select
+import struct
+import sys
+
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+
+import child
+import kernel
+import python_main
+import root
+import tree
+
+REQUEST = struct.Struct("<cIi")
+ENDED = struct.Struct("<IiQ")
+
+
+class Zygote:
+    """Forks children into their seats and reaps them."""
+
+    def __init__(self, channel, setup):
+        self.channel, self.mode = channel, setup["mode"]
+        self.folders, self.readable, self.path_files = setup["folders"], setup["readonly"], setup["path_files"]
+        self.ids = {}  # of running children, by pid
+        self.pids = {}  # and the other way round
+        self.users = {}
+        self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if self.sandboxes else -1
+
+    @property
+    def sandboxes(self):
+        return self.mode in ("sandbox", "userns")
+
+    def run(self):
+        """Serve until the host is gone."""
+        ended = kernel.block_signal(_signal.SIGCHLD)
+        poll = select.poll()
+        poll.register(self.channel.fileno(), select.POLLIN)
+        poll.register(ended, select.POLLIN)
+        while True:
+            for fd, _ in poll.poll():
+                if fd == ended:
+                    os.read(ended, 4096)
+                    self._reap()
+                elif not self._serve_one():
+                    return
+
+    def _serve_one(self):
+        message, ancillary, _, _ = self.channel.recvmsg(64, 64)
+        if not message:
+            return False
+        operation, child_id, number = REQUEST.unpack(message)
+        if operation == b"S":
+            fds = struct.unpack("%di" % (len(ancillary[0][2]) // 4), ancillary[0][2])
+            self._fork(child_id, number, fds)
+            for fd in fds:
+                os.close(fd)
+        elif child_id in self.pids:
+            self._signal(self.pids[child_id], number)
+        return True
+
+    def _fork(self, child_id, uid, fds):
+        folder = None if self.sandboxes else self._make_folder(child_id, uid)
+        try:
+            pid = self._fork_process()
+        except OSError as error:
+            self.channel.send(ENDED.pack(child_id, -error.errno, 0))
+            return
+        if pid == 0:
+            seat = child.Seat(self.mode, uid, fds, folder, self.readable)
+            child.become(seat, lambda env: python_main.serve(env, self.path_files))
+        self.ids[pid], self.pids[child_id], self.users[pid] = child_id, pid, uid
+
+    def _fork_process(self):
+        """Fork, in a sandbox as process 1 of a new PID namespace: cheaper than clone(2) into it by hand, and no less exact."""
+        if not self.sandboxes:
+            return os.fork()
+        kernel.unshare(kernel.NEWPID)
+        pid = -1
+        try:
+            pid = os.fork()
+        finally:
+            if pid:
+                kernel.setns(self.own_pids, kernel.NEWPID)
+        return pid
+
+    def _make_folder(self, child_id, uid):
+        folder = "%s/%d" % (self.folders, child_id)
+        os.mkdir(folder, 0o700)
+        if uid >= 0:
+            os.chown(folder, uid, uid)
+        return folder
+
+    def _signal(self, pid, number):
+        if number == _signal.SIGKILL and not self.sandboxes:
+            tree.end(pid, self.users[pid])
+        else:
+            os.kill(pid, number)
+
+    def _reap(self):
+        records = []
+        while self.ids:
+            pid, status, usage = os.wait4(-1, os.WNOHANG)
+            if pid == 0:
+                break
+            child_id = self.ids.pop(pid, None)
+            if child_id is None:
+                continue
+            del self.pids[child_id]
+            uid = self.users.pop(pid)
+            if not self.sandboxes:
+                tree.end(pid, uid) if uid >= 0 else tree.end_strays(self.ids)
+            records.append(ENDED.pack(child_id, status, usage.ru_maxrss))
+        if records:
+            self.channel.send(b"".join(records))
+
+    def end_all(self):
+        for pid in list(self.ids):
+            self._signal(pid, _signal.SIGKILL)
+
+
+def enter(setup):
+    """Take the place from which children are forked: for sandboxes, process 1 of own namespaces with a read-only root."""
+    os.umask(0o022)
+    if setup["mode"] == "userns":
+        user, group = os.geteuid(), os.getegid()
+        kernel.unshare(kernel.NEWUSER | kernel.NEWNS | kernel.NEWPID)
+        _write("/proc/self/setgroups", "deny")
+        _write("/proc/self/uid_map", "%d %d 1" % (setup["uids"][0], user))
+        _write("/proc/self/gid_map", "%d %d 1" % (setup["uids"][0], group))
+    elif setup["mode"] == "sandbox":
+        kernel.unshare(kernel.NEWNS | kernel.NEWPID)
+    else:
+        kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        return
+    _become_first_process()
+    if setup["mode"] == "userns":
+        kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
+    root.build(setup["root"], setup["readonly"], setup["hidden"], setup["uids"], setup["mode"] == "userns")
+
+
+def _become_first_process():
+    """Go on in a child that is process 1 of the new PID namespace; this process only waits for it."""
+    inner = os.fork()
+    if inner:
+        kernel.close_from(3)
+        _, status = os.waitpid(inner, 0)
+        os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
+    kernel.prctl(kernel.PR_SET_PDEATHSIG, _signal.SIGKILL)
+
+
+def _write(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def own_prefixes():
+    """Return where this interpreter's files are; a virtual environment is left out: jobs get packages by `site_dirs`."""
+    sys.executable = sys._base_executable = os.path.realpath(sys.executable)
+    sys.prefix, sys.exec_prefix = sys.base_prefix, sys.base_exec_prefix
+    return [sys.base_prefix, sys.base_exec_prefix, sys.executable]
+
+
+def load_path(site_dirs):
+    """Set where jobs import from, and have the finders look at these folders once, before any fork."""
+    sys.path[0:1] = []
+    sys.path.extend(site_dirs)
+    try:
+        __import__("millhand_looks_at_every_folder_once")
+    except ImportError:
+        pass
+
+
+def main():
+    first = _socket.socket(fileno=int(sys.argv[1]))
+    channel = _socket.socket(fileno=_high(first.detach()))
+    for fd in (3, 4):  # so that descriptors that come with requests are never these
+        os.dup2(0, fd)
+    setup = json.loads(channel.recv(1 << 20))
+    setup["readonly"] = [*own_prefixes(), *setup["readonly"], *setup["site_dirs"]]
+    try:
+        enter(setup)
+        load_path(setup["site_dirs"])
+        zygote = Zygote(channel, setup)
+    except Exception as error:
+        channel.send(json.dumps({"refused": "%s: %s" % (type(error).__name__, error)}).encode())
+        return
+    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    channel.send(b'{"ready": true}')
+    zygote.run()
+    zygote.end_all()
+
+
+def _high(fd):
+    import fcntl
+
+    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64)
+    os.close(fd)
+    return high
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""What the driver raises, named for those who may not know the driver."""
+
+from __future__ import annotations
+
+import asyncpg
+
+DataError = asyncpg.DataError  # a value that no column can hold: a NUL byte in a text, a number out of range

@@ -1,0 +1,12 @@
+"""Leadership among servers: a lock that lasts as long as the connection that holds it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+_TRY_TO_LEAD = "select pg_try_advisory_lock(hashtext('millhand.leader'))"
+
+
+async def try_to_lead(connection: Any) -> bool:
+    """Take the leader's lock for the life of a connection of one's own; False where another server has it."""
+    return bool(await connection.fetchval(_TRY_TO_LEAD))

@@ -1,0 +1,22 @@
+"""What goes when its time is over: jobs past retention that no partition took along, expired tokens."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from millhand.core.ids import id_floor
+from millhand.store.sql_files import load
+
+SQL = load("retention")
+
+
+async def delete_jobs(connection: Any, cutoff: datetime, *, limit: int = 1000) -> int:
+    """Delete jobs that ended before a time, with arguments, results, logs and streams; returns how many."""
+    first = id_floor(int(cutoff.timestamp() * 1000))
+    return await connection.fetchval(SQL.delete_jobs, cutoff, limit, first)  # type: ignore[no-any-return]
+
+
+async def delete_expired_tokens(connection: Any, *, limit: int = 1000, now: datetime | None = None) -> int:
+    """Delete tokens past their time; returns how many."""
+    return int((await connection.execute(SQL.delete_expired_tokens, limit, now)).rsplit(" ", 1)[-1])

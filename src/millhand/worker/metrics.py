@@ -1,0 +1,42 @@
+"""What Prometheus can ask a worker host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_WAITS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)
+
+
+class WorkerMetrics:
+    """Counters and histograms of one host, in a registry of their own: no globals, so tests can have many."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry or CollectorRegistry()
+        self.started = Counter("millhand_jobs_started", "Jobs started, by tag.", ["tag"], registry=self.registry)
+        self.completed = Counter(
+            "millhand_jobs_completed", "Jobs ended, by tag and status.", ["tag", "status"], registry=self.registry
+        )
+        self.queue_wait = Histogram(
+            "millhand_queue_wait_seconds",
+            "From the time a job was due to the time it was claimed.",
+            buckets=_WAITS_S,
+            registry=self.registry,
+        )
+        self.claim = Histogram(
+            "millhand_claim_seconds", "How long a claim took.", buckets=_WAITS_S, registry=self.registry
+        )
+        self.run = Histogram(
+            "millhand_run_seconds", "How long jobs ran, by tag.", ["tag"], buckets=_WAITS_S, registry=self.registry
+        )
+        self.source_errors = Counter(
+            "millhand_source_errors", "Claims that failed because the queue was away.", registry=self.registry
+        )
+        self._busy = Gauge("millhand_workers_busy", "Workers that run a job.", registry=self.registry)
+        self._workers = Gauge("millhand_workers", "Workers of this host.", registry=self.registry)
+
+    def watch(self, *, n_workers: int, n_busy: Callable[[], int]) -> None:
+        """Show how many workers there are and, whenever asked, how many are busy."""
+        self._workers.set(n_workers)
+        self._busy.set_function(n_busy)
