@@ -63,6 +63,10 @@ class FakeSource:
         self._nudge: Callable[[], None] = lambda: None
         self._cancel: Callable[[UUID], None] = lambda _: None
 
+    @property
+    def ping(self) -> HostPing | None:
+        return self.pings[-1] if self.pings else None
+
     def push(self, *jobs: ClaimedJob) -> None:
         self.queue.extend(jobs)
         self._nudge()
@@ -106,8 +110,8 @@ class FakeSource:
         self._cancel = callback
 
     async def claim(self, workers: Sequence[str], tags: Sequence[str]) -> list[ClaimedJob]:
-        self.n_claims += 1
         await self._call()
+        self.n_claims += 1
         n_jobs = min(len(workers), len(self.queue))
         jobs = [msgspec.structs.replace(self.queue.popleft(), worker=workers[i]) for i in range(n_jobs)]
         self.running |= {job.id: job for job in jobs}
@@ -123,7 +127,9 @@ class FakeSource:
         if self.refuse(reports):
             raise ValueError("refused")
         self.batches.append(len(reports))
-        held = {report.job_id for report in reports if self.running.pop(report.job_id, None) is not None}
+        held = {report.job_id for report in reports if report.job_id in self.running}
+        for job_id in held:
+            del self.running[job_id]
         for report in reports:
             if report.job_id in held:
                 self.reports[report.job_id] = report

@@ -18,7 +18,9 @@ from tests.worker.fakes import claimed
 
 RAN = Ran(duration_ms=7, timeout_s=5)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(), lambda x: st.lists(x) | st.dictionaries(st.text(), x), max_leaves=8
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.text(),
+    lambda x: st.lists(x) | st.dictionaries(st.text(), x),
+    max_leaves=8,
 )
 
 
@@ -64,7 +66,9 @@ def test_success_keeps_the_result_to_the_byte():
     assert (report.rerun, report.delete_after_use, report.cache_key, report.cache_ttl_s) == (True, True, "key", 60)
 
 
-@pytest.mark.parametrize("result", [b'["wm_labels"]', b'{"wm_labels": "a"}', b'{"x": {"wm_labels": ["a"]}}', b'"\\"wm_labels\\""'])
+@pytest.mark.parametrize(
+    "result", [b'["wm_labels"]', b'{"wm_labels": "a"}', b'{"x": {"wm_labels": ["a"]}}', b'"\\"wm_labels\\""']
+)
 def test_what_only_looks_like_labels_is_none(result: bytes):
     """Labels are a list of strings at the top of an object."""
     assert classify.labels_of(result) == ()

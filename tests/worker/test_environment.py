@@ -22,7 +22,11 @@ def test_the_published_client_finds_what_it_reads():
     assert set(REQUIRED) <= env.keys()
     assert all(isinstance(value, str) for value in env.values())
     assert (env["WM_JOB_ID"], env["WM_JOB_PATH"], env["WM_RUNNABLE_ID"]) == (str(job.id), "f/a/b", "f" * 16)
-    assert (env["WM_FLOW_JOB_ID"], env["WM_ROOT_FLOW_JOB_ID"], env["WM_FLOW_STEP_ID"]) == (str(parent), str(parent), "c")
+    assert (env["WM_FLOW_JOB_ID"], env["WM_ROOT_FLOW_JOB_ID"], env["WM_FLOW_STEP_ID"]) == (
+        str(parent),
+        str(parent),
+        "c",
+    )
     assert (env["WM_TOKEN"], env["WM_WORKER_GROUP"], env["WM_PERMISSIONED_AS"]) == ("jwt_x", "g", "u/admin")
 
 

@@ -34,7 +34,11 @@ def test_cgroup_v1_limits_are_read(tmp_path: Path):
     (tmp_path / "memory/memory.limit_in_bytes").write_text("2097152")
     (tmp_path / "memory/memory.usage_in_bytes").write_text("9000")
     (tmp_path / "memory/memory.stat").write_text("total_inactive_file 1000\n")
-    assert (machine.vcpus(tmp_path), machine.memory_limit(tmp_path), machine.memory_usage(tmp_path)) == (50_000, 2_097_152, 8000)
+    assert (machine.vcpus(tmp_path), machine.memory_limit(tmp_path), machine.memory_usage(tmp_path)) == (
+        50_000,
+        2_097_152,
+        8000,
+    )
 
 
 def test_without_limits_the_machine_counts(tmp_path: Path):

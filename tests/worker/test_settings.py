@@ -98,7 +98,9 @@ def test_a_value_that_cannot_be_used_is_named(name: str, value: str):
     assert repr(value.strip()) in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "address"), [("9000", "0.0.0.0:9000"), (":9000", "0.0.0.0:9000"), ("[::1]:9", "[::1]:9")])
+@pytest.mark.parametrize(
+    ("text", "address"), [("9000", "0.0.0.0:9000"), (":9000", "0.0.0.0:9000"), ("[::1]:9", "[::1]:9")]
+)
 def test_a_metrics_address_may_leave_the_host_out(text: str, address: str):
     """A bare port listens everywhere."""
     assert WorkerSettings.from_environment({"METRICS_ADDR": text}).metrics_addr == address

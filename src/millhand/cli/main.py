@@ -172,7 +172,7 @@ def logs(
 def cancel(
     *,
     job: Annotated[str, typer.Argument(metavar="ID", help="The job's id.")],
-    force: Annotated[bool, typer.Option(help="End it now, whatever its worker says.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="End it now, whatever its worker says.")] = False,
     reason: Annotated[str, typer.Option(help="Why, for the job's record.")] = "canceled from the command line",
     workspace: WorkspaceOption = "main",
     data_dir: DataDirOption = None,

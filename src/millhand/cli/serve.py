@@ -6,8 +6,10 @@ import asyncio
 import os
 import signal
 import socket
+from collections.abc import Mapping
 from types import FrameType
 
+import msgspec
 import structlog
 import uvicorn
 
@@ -17,6 +19,7 @@ from millhand.cli.schema import database_url, wait_for_database
 from millhand.cli.sockets import BACKLOG, open_socket
 from millhand.cli.usage import UsageError
 from millhand.core.errors import MillhandError
+from millhand.duties.run import Duties, DutySettings
 from millhand.server.app import create_app
 from millhand.server.settings import ServerSettings
 from millhand.store.pool import Database
@@ -33,9 +36,10 @@ def serve() -> None:
     service_logs.configure(environment)
     url = database_url(environment)
     settings = ServerSettings.from_environment(environment)
+    duties = _duty_settings(environment)
     listening = _listening()
     config = uvicorn.Config(
-        create_app(Database(url, application_name="millhand server", max_size=settings.pool_size), settings),
+        create_app(_database(url, settings), settings, beside=(lambda database: Duties(database, duties),)),
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -68,12 +72,28 @@ class _Server(uvicorn.Server):
             self._lifeline.on_parent_gone(lambda: self.handle_exit(signal.SIGTERM, None))
             self._lifeline.ready()
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
         """End in good order at the first signal, at once at the second; leave nothing to raise again afterwards."""
         log.info("server.ending")
         if self.should_exit:
             self.force_exit = True
         self.should_exit = True
+
+
+def _database(url: str, settings: ServerSettings) -> Database:
+    return Database(url, application_name="millhand server", min_size=2, max_size=settings.pool_size)
+
+
+def _duty_settings(environment: Mapping[str, str]) -> DutySettings:
+    """Read what operators may say about the duties; raises UsageError for what can't be used."""
+    default = DutySettings()
+    retention = environment.get("JOB_RETENTION_SECS") or str(default.retention_s)
+    restart = (environment.get("RESTART_ZOMBIE_JOBS") or "true").lower()
+    if not retention.replace(".", "", 1).isdigit() or float(retention) <= 0:
+        raise UsageError(f"JOB_RETENTION_SECS={retention!r} can't be used; give a number of seconds above 0")
+    if restart not in ("true", "false"):
+        raise UsageError(f"RESTART_ZOMBIE_JOBS={restart!r} can't be used; give true or false")
+    return msgspec.structs.replace(default, retention_s=float(retention), restart_lost=restart == "true")
 
 
 def _listening() -> socket.socket:

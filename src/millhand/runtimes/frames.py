@@ -16,8 +16,10 @@ MAX_FRAME = 512 * 1024 * 1024
 class Frame(enum.IntEnum):
     """Kind of a frame, written as one ASCII letter."""
 
+    SPAWN = ord("B")  # to the child, before all else: what to become (see children/child.py)
     JOB = ord("J")  # to the child: JSON {id, args, env, …}: run this
     END = ord("E")  # to the child: no more jobs
+    FAILED = ord("F")  # it could not become what it was asked to; UTF-8 text
     READY = ord("R")  # the child waits for its job
     STARTED = ord("S")  # the user's code is about to be called
     STREAM = ord("C")  # a piece of the result stream, UTF-8 text
@@ -57,6 +59,11 @@ class Decoder:
             start = end
         del self._buffer[:start]
         return frames
+
+    def close(self) -> None:
+        """Say that no more bytes come; raises ProtocolError in the middle of a frame."""
+        if self._buffer:
+            raise ProtocolError(f"the channel was closed within a frame, after {len(self._buffer)} bytes of it")
 
 
 _KINDS = frozenset(Frame)

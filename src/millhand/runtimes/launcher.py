@@ -1,79 +1,50 @@
-"""Starts jobs' processes, alone: the host's side of a zygote. (API published first; bodies follow.)"""
+"""Starts jobs' processes, alone: the host's side of a zygote (children/zygote.py)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import array
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import secrets
+import shutil
+import socket
+import struct
+from collections import deque
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import msgspec
+import structlog
 
-from millhand.runtimes.contract import Isolation, Limits
-from millhand.runtimes.frames import Frame
+from millhand.core.errors import RuntimeUnavailableError
+from millhand.runtimes.child import Child, Exit, Spawn
+from millhand.runtimes.contract import Isolation
+from millhand.runtimes.frames import Frame, encode
+from millhand.runtimes.memory import MemoryGroup, MemoryGroups, PeakSampler
 
-
-class Spawn(msgspec.Struct, frozen=True, kw_only=True):
-    """What a child is to become."""
-
-    argv: tuple[str, ...] = ()  # a program with its arguments; empty: stay this Python and run the job in place
-    env: dict[str, str] = {}  # the whole environment of the program, nothing is added (see `base_environment`)
-    files: dict[str, bytes] = {}  # written below the job directory before the program starts; it is the working directory
-    limits: Limits = Limits()
-    init: bool = False  # run the program under a tiny init: default signal actions work, TERM reaches all it started
-
-
-class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How a child ended."""
-
-    code: int | None = None  # exit code, or None where a signal ended it
-    signal: int | None = None  # the signal that ended it, or None
-    oom: bool = False  # the kernel, or we, ended something in it for want of memory
-    memory_peak_kb: int = 0  # over the whole process tree, as far as known
-    lost: str | None = None  # why it could not start, or that its launcher died
+_ZYGOTE = Path(__file__).parent / "children" / "zygote.py"
+_REQUEST = struct.Struct("<cIi")
+_NEWS = struct.Struct("<IiQ")
+_STARTED = -(1 << 31)  # instead of a wait status: the number is its pid
+_START_TIMEOUT_S = 20.0
+_N_USERS = 1024
+_log = structlog.get_logger(__name__)
 
 
 def base_environment() -> dict[str, str]:
-    """Return what a job gets of the host's environment: PATH, HOME, TMPDIR, TZ, LANG and the proxies."""
-    raise NotImplementedError
-
-
-class Child:
-    """One single-use process of a launcher. Frames go to its descriptor 3 and come from its 4; stdout and stderr are its log.
-
-    `on_frame` and `on_log` may be set at any time; what came before is kept and delivered then.
-    """
-
-    id: int
-    protocol_error: str | None = None  # it wrote something that is not a frame; it was killed for it
-    on_frame: Callable[[Frame, bytes], None] | None
-    on_log: Callable[[str], None] | None
-
-    async def send(self, kind: Frame, payload: bytes = b"") -> None:
-        """Write one frame; waits while the pipe is full. A child that is gone swallows it: `ended` tells."""
-
-    async def drained(self) -> None:
-        """Wait until the result channel and the log are closed: nothing more will be said. Comes shortly before `ended`."""
-
-    async def ended(self) -> Exit:
-        """Wait until everything was read and the process, with all it started, is gone."""
-        raise NotImplementedError
-
-    def pause_log(self) -> None:
-        """Stop reading the log, so that a flood blocks the child and not us."""
-
-    def resume_log(self) -> None:
-        """Read the log again."""
-
-    def terminate(self) -> None:
-        """Ask it to end (TERM)."""
-
-    def kill(self) -> None:
-        """End it and all it started, at once."""
+    """Return what a job gets of the host's environment: PATH, TZ, LANG and the proxies; HOME and TMPDIR are its own."""
+    kept = ("TZ", "LANG", "LC_ALL", "http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
+    env = {name: os.environ[name] for name in kept if name in os.environ}
+    env.setdefault("LANG", "C.UTF-8")
+    path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    return {"PATH": path, "HOME": "/tmp", "TMPDIR": "/tmp", "USER": "job", **env}  # noqa: S108 - private to each job
 
 
 class Launcher:
-    """A zygote and its children. Restarts the zygote where it dies."""
-
-    isolation_text: str  # what jobs are kept apart by, and why not better: for the ping and the log
+    """A zygote and its children. A zygote that dies is replaced at the next spawn."""
 
     def __init__(
         self,
@@ -83,23 +54,282 @@ class Launcher:
         isolation: Isolation = Isolation.SANDBOX,
         readonly: Sequence[Path] = (),
         hidden: Sequence[Path] = (),
+        preload: Sequence[str] = (),
         scratch: Path,
     ) -> None:
         """Prepare; nothing runs before `start`.
 
         python: the interpreter of the zygote. site_dirs: folders of packages for Python jobs. readonly: what else
-        children may see (language runtimes, caches; later content of these folders shows). hidden: never to be seen,
-        also inside of those. scratch: an existing folder of ours for what needs a place on disk.
+        children may see (language runtimes, caches; later content of these folders shows). hidden: existing paths never
+        to be seen, also inside of those. preload: modules of site_dirs or children/ that are imported once, before any
+        fork. scratch: a folder of ours for what needs a place on disk.
         """
+        self.isolation_text = str(isolation)
+        self._python = python
+        self._site_dirs = [str(path) for path in site_dirs]
+        self._isolation = isolation
+        self._readonly = [str(path) for path in (*readonly, _ZYGOTE.parent)]
+        self._hidden = [str(path) for path in hidden]
+        self._preload = list(preload)
+        self._scratch = scratch
+        self._ids = itertools.count(1)
+        self._mode = ""  # of the running zygote: sandbox, userns, process, none
+        self._zygote: _Zygote | None = None
+        self._starting = asyncio.Lock()
+        self._users: deque[int] = deque()
+        self._first_user = _first_user()
+        self._memory = MemoryGroups.find()
+        self._sampler = PeakSampler()
+        self._closed = False
 
     async def start(self) -> None:
         """Start the zygote; raises RuntimeUnavailableError where it can't, or where REQUIRED isolation is refused."""
+        await self._running()
 
     async def close(self) -> None:
-        """Kill all children, end the zygote."""
+        """Kill all children, end the zygote, leave nothing behind."""
+        self._closed = True
+        if self._zygote is not None:
+            await self._zygote.close()
+        self._sampler.close()
+        self._memory.close()
 
     async def spawn(self, spawn: Spawn) -> Child:
         """Start a child."""
-        raise NotImplementedError
+        zygote = await self._running()
+        limit = spawn.limits.memory_bytes
+        group = self._memory.make(limit) if limit else None
+        child = self._new_child(group, limit)
+        await zygote.spawn(child)
+        child.begin(_spawn_frame(spawn, data_bytes=limit if group is None else None))
+        if spawn.argv:
+            self._sampler.watch(child)
+        return child
+
+    def _new_child(self, group: MemoryGroup | None = None, limit: int | None = None) -> Child:
+        child_id = next(self._ids)
+        uid = self._users.popleft() if self._users else -1
+        child = Child(child_id, uid=uid, group=group, sampler=self._sampler, memory_limit=limit)
+        child.on_gone = lambda: self._give_back(child_id, uid)
+        return child
+
+    def _give_back(self, child_id: int, uid: int) -> None:
+        if uid >= 0:
+            self._users.append(uid)
+        if self._mode in ("process", "none"):
+            shutil.rmtree(self._scratch / "jobs" / str(child_id), ignore_errors=True)
+
+    async def _running(self) -> _Zygote:
+        if self._zygote is not None and self._zygote.alive:
+            return self._zygote
+        async with self._starting:
+            if self._closed:
+                raise RuntimeUnavailableError("this launcher is closed")
+            if self._zygote is None or not self._zygote.alive:
+                self._zygote = await self._first_that_works()
+        return self._zygote
+
+    async def _first_that_works(self) -> _Zygote:
+        """Start a zygote with the best isolation that the kernel grants, and say which and why."""
+        refused: list[str] = []
+        for mode in [self._mode] if self._mode else _modes(self._isolation):
+            zygote = _Zygote()
+            why = await zygote.start(self._python, self._setup(mode)) or await self._try_out(zygote, mode)
+            if why is None:
+                self._mode = mode
+                self.isolation_text = _describe(mode, refused)
+                return zygote
+            await zygote.close()
+            refused.append(f"{mode}: {why}")
+        raise RuntimeUnavailableError(
+            f"can't run jobs under isolation {self._isolation}: {'; '.join(refused)}. "
+            "Grant the right to make namespaces (root, or user namespaces), or set MILLHAND_ISOLATION=process."
+        )
+
+    async def _try_out(self, zygote: _Zygote, mode: str) -> str | None:
+        """Run a child that does nothing; return why it didn't work."""
+        self._users = deque(_users(mode, self._first_user))
+        child = self._new_child()
+        await zygote.spawn(child)
+        child.begin(_spawn_frame(Spawn(), data_bytes=None))
+        child.close_channel()
+        exit_ = await child.ended()
+        return exit_.lost or (None if exit_.code == 0 else f"a trial child ended with {exit_.code or exit_.signal}")
+
+    def _setup(self, mode: str) -> bytes:
+        for name in ("root", "jobs"):
+            (self._scratch / name).mkdir(parents=True, exist_ok=True)
+        (self._scratch / "jobs").chmod(0o711)
+        return json.dumps({
+            "mode": mode,
+            "root": str(self._scratch / "root"),
+            "folders": str(self._scratch / "jobs"),
+            "site_dirs": self._site_dirs,
+            "path_files": [path for path in self._site_dirs if any(Path(path).glob("*.pth"))],
+            "readonly": self._readonly,
+            "hidden": self._hidden,
+            "preload": self._preload,
+            "uids": (self._first_user, _N_USERS),
+        }).encode()  # fmt: skip
 
 
+class _Zygote:
+    """One running zygote process: the socket to it, and which children it has."""
+
+    def __init__(self) -> None:
+        self.alive = False
+        self._children: dict[int, Child] = {}
+        self._channel: socket.socket
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self, python: str, setup: bytes) -> str | None:
+        """Start the process and wait until it is ready; return why it refused, or None."""
+        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = await asyncio.create_subprocess_exec(
+                python, "-I", "-S", str(_ZYGOTE), str(theirs.fileno()), pass_fds=[theirs.fileno()],
+                env={"LC_ALL": "C.UTF-8"}, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
+            )  # fmt: skip
+        self._channel.setblocking(False)
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await loop.sock_sendall(self._channel, setup)
+                answer = msgspec.json.decode(await loop.sock_recv(self._channel, 65536), type=dict[str, object])
+        except (OSError, TimeoutError, msgspec.DecodeError) as error:
+            return f"the launcher did not start: {error!r}"
+        if "refused" in answer:
+            return str(answer["refused"])
+        self.alive = True
+        loop.add_reader(self._channel.fileno(), self._receive)
+        return None
+
+    async def spawn(self, child: Child) -> None:
+        """Have a child forked."""
+        theirs = child.open()
+        try:
+            await self._send(_REQUEST.pack(b"S", child.id, child.uid), theirs)
+        except OSError as error:
+            child.lose(f"its launcher died: {error}")
+        else:
+            self._children[child.id] = child
+            child.launcher_pid = self._process.pid if self._process else 0
+            child.on_signal = lambda number: self._signal(child.id, number)
+        finally:
+            for fd in theirs:
+                os.close(fd)
+
+    async def _send(self, message: bytes, fds: Iterable[int]) -> None:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds))]
+        while True:
+            try:
+                self._channel.sendmsg([message], ancillary)
+            except BlockingIOError:
+                await _writable(self._channel.fileno())
+            else:
+                return
+
+    def _signal(self, child_id: int, number: int) -> None:
+        if child_id in self._children:
+            with contextlib.suppress(OSError):  # it dies: then so do its children
+                self._channel.send(_REQUEST.pack(b"K", child_id, number))
+
+    def _receive(self) -> None:
+        try:
+            message = self._channel.recv(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            message = b""
+        if not message:
+            self._lost()
+        for child_id, status, number in _NEWS.iter_unpack(message):
+            if status == _STARTED:
+                self._children[child_id].pid = number
+            else:
+                self._children.pop(child_id).reaped(_exit(status, number))
+
+    def _lost(self) -> None:
+        self.alive = False
+        asyncio.get_running_loop().remove_reader(self._channel.fileno())
+        for child in self._children.values():
+            child.lose("its launcher died")
+        self._children.clear()
+
+    async def close(self) -> None:
+        if self.alive:
+            self._lost()
+        self._channel.close()  # it sees the end and takes its children along
+        if self._process is not None:
+            try:
+                async with asyncio.timeout(5):
+                    await self._process.wait()
+            except TimeoutError:
+                self._process.kill()
+                await self._process.wait()
+
+
+async def _writable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_writer(fd, lambda: ready.done() or ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_writer(fd)
+
+
+def _spawn_frame(spawn: Spawn, *, data_bytes: int | None) -> bytes:
+    """Return the first frame of a child: the size of a JSON object, the object, the files."""
+    limits = spawn.limits
+    body = msgspec.json.encode({
+        "argv": spawn.argv, "env": spawn.env, "init": spawn.init, "network": limits.network, "tmp_bytes": limits.tmp_bytes,
+        "processes": limits.processes, "open_files": limits.open_files, "data_bytes": data_bytes,
+        "files": [(name, len(data)) for name, data in spawn.files.items()],
+    })  # fmt: skip
+    return encode(Frame.SPAWN, b"".join([len(body).to_bytes(4, "little"), body, *spawn.files.values()]))
+
+
+def _exit(status: int, peak_kb: int) -> Exit:
+    if status < 0:
+        return Exit(lost=f"can't fork: {os.strerror(-status)}")
+    if os.WIFSIGNALED(status):
+        return Exit(signal=os.WTERMSIG(status), memory_peak_kb=peak_kb)
+    return Exit(code=os.WEXITSTATUS(status), memory_peak_kb=peak_kb)
+
+
+def _modes(isolation: Isolation) -> list[str]:
+    """Return the modes of a zygote to try, best first."""
+    if isolation in (Isolation.NONE, Isolation.PROCESS):
+        return [str(isolation)]
+    sandboxes = ["sandbox", "userns"] if os.geteuid() == 0 else ["userns"]
+    return sandboxes if isolation is Isolation.REQUIRED else [*sandboxes, "process"]
+
+
+def _describe(mode: str, refused: list[str]) -> str:
+    name = "sandbox" if mode == "userns" else mode
+    return name if not refused or mode == "userns" else f"{name}: {'; '.join(refused)}"
+
+
+def _first_user() -> int:
+    """Return the first of a range of user ids that nothing else uses, different for each host on a machine."""
+    top = max((int(line.split()[0]) + int(line.split()[2]) for line in _lines("/proc/self/uid_map")), default=65536)
+    if top > 2_000_000_000:
+        return 1_900_000_000 + _N_USERS * secrets.randbelow(50_000)
+    return 61_184  # a narrow map, as in rootless containers: the range that systemd keeps for such users
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def _users(mode: str, first: int) -> range:
+    """Return the users that children become: one each where we are root, none where there is no choice."""
+    return range(first, first + _N_USERS) if mode in ("sandbox", "process") and os.geteuid() == 0 else range(0)
+
+
+__all__ = ["Child", "Exit", "Launcher", "Spawn", "base_environment"]

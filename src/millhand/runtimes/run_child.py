@@ -5,17 +5,25 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from millhand.runtimes.contract import Failure, FailureKind, Listener, Outcome, Stop, StopCause, Stopped, Success
+from millhand.runtimes.contract import Failure, FailureKind, Limits, Listener, Outcome, Stop, StopCause, Stopped, Success
 from millhand.runtimes.frames import Frame
 from millhand.runtimes.launcher import Child, Exit
 from millhand.runtimes.log_tap import LogTap
 
 GRACE_S = 5.0  # between TERM and KILL
 TAIL_CHARS = 600  # of the log, in the message of a failure that has no better words
+
+
+class Pool(Protocol):
+    """Where children that wait for a job come from."""
+
+    async def take(self, limits: Limits) -> Child:
+        """Return a child for one job, under these limits; raises RuntimeUnavailableError."""
+        ...
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True):
@@ -145,7 +153,11 @@ def failed(
     extra: dict[str, Any] | None = None,
 ) -> Failure:
     """Return a failure of these words."""
-    error = {"name": name, "message": message, **(extra or {})}
+    return failed_with({"name": name, "message": message, **(extra or {})}, kind, peak=peak)
+
+
+def failed_with(error: dict[str, Any], kind: FailureKind = FailureKind.ERROR, *, peak: int = 0) -> Failure:
+    """Return a failure of an error object: name, message and what else there is to say."""
     return Failure(kind=kind, error=msgspec.json.encode(error), memory_peak_kb=peak)
 
 
@@ -168,4 +180,5 @@ def _reported(error: bytes, peak: int) -> Failure:
 
 
 def _last_lines(tail: str) -> str:
-    return f", last log lines:\n{tail.strip()}" if tail.strip() else ""
+    end = tail[-TAIL_CHARS:].strip()
+    return f", last log lines:\n{end}" if end else ""

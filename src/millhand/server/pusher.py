@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
-
 from millhand.core.errors import BadRequestError, ConflictError, TooLargeError
 from millhand.core.job import NewJob
 from millhand.server.batcher import Batcher
@@ -54,10 +52,3 @@ class Pusher:
         except (ConflictError, BadRequestError, TooLargeError) as error:
             return error
         return None
-
-
-class Pushed(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a request to run something."""
-
-    job: NewJob
-    warning: str | None  # nobody serves its tag

@@ -12,6 +12,7 @@ from litestar.params import Parameter
 
 from millhand.core.errors import BadRequestError
 from millhand.core.ids import hash_from_hex
+from millhand.core.script import check_path
 from millhand.store.jobs import JobFilter, Page
 
 MAX_INT = 2**31 - 1
@@ -46,6 +47,7 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def run_options(
+    *,
     scheduled_for: datetime | None = None,
     scheduled_in_secs: float | None = None,
     tag: str | None = None,
@@ -55,7 +57,7 @@ async def run_options(
     parent_job: UUID | None = None,
     root_job: UUID | None = None,
     job_id: UUID | None = None,
-    invisible_to_owner: bool = False,  # noqa: FBT001, FBT002 - a query parameter
+    invisible_to_owner: bool = False,
     queue_limit: int | None = None,
     include_header: str | None = None,
     retry: str | None = None,
@@ -101,7 +103,8 @@ class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
     ended: bool  # the filter asks for what only ended jobs have
 
 
-async def job_query(  # noqa: PLR0917 - the filters of the public API
+async def job_query(
+    *,
     created_by: str | None = None,
     label: str | None = None,
     worker: str | None = None,
@@ -120,21 +123,21 @@ async def job_query(  # noqa: PLR0917 - the filters of the public API
     created_after: datetime | None = None,
     completed_before: datetime | None = None,
     completed_after: datetime | None = None,
-    running: bool | None = None,  # noqa: FBT001 - a query parameter, as are those below
-    suspended: bool | None = None,  # noqa: FBT001
-    scheduled_for_before_now: bool | None = None,  # noqa: FBT001
-    success: bool | None = None,  # noqa: FBT001
+    running: bool | None = None,
+    suspended: bool | None = None,
+    scheduled_for_before_now: bool | None = None,
+    success: bool | None = None,
     status: str | None = None,
-    is_skipped: bool | None = None,  # noqa: FBT001
-    is_flow_step: bool | None = None,  # noqa: FBT001
-    has_null_parent: bool | None = None,  # noqa: FBT001
-    is_not_schedule: bool | None = None,  # noqa: FBT001
+    is_skipped: bool | None = None,
+    is_flow_step: bool | None = None,
+    has_null_parent: bool | None = None,
+    is_not_schedule: bool | None = None,
     args: str | None = None,
     result: str | None = None,
-    allow_wildcards: bool = False,  # noqa: FBT001, FBT002
-    all_workspaces: bool = False,  # noqa: FBT001, FBT002
-    include_args: bool = False,  # noqa: FBT001, FBT002
-    order_desc: bool = True,  # noqa: FBT001, FBT002
+    allow_wildcards: bool = False,
+    all_workspaces: bool = False,
+    include_args: bool = False,
+    order_desc: bool = True,
     before_id: UUID | None = None,
     page: int = 1,
     per_page: Annotated[int, Parameter(query="per_page")] = LIST_PER_PAGE,
@@ -214,6 +217,11 @@ def read_hash(text: str) -> int:
         return hash_from_hex(text)
     except ValueError:
         raise BadRequestError(f"{text!r} is not the hash of a script; hashes are 16 hexadecimal digits") from None
+
+
+def read_path(text: str) -> str:
+    """Return the path of a script from the end of a URL; raises BadRequestError where it is none."""
+    return check_path(text.removeprefix("/"))
 
 
 def _within(name: str, value: float | None, *, least: float, most: float = MAX_INT, open_end: bool = False) -> None:

@@ -13,7 +13,7 @@ import structlog
 from millhand.core.ids import new_id
 from millhand.core.job import MAX_JSON_BYTES, JobStatus, Report, error_result
 from millhand.store.pool import Database
-from millhand.store.queue import DATA_ERRORS, MAX_STATEMENT_BYTES
+from millhand.store.queue import DATA_ERRORS, MAX_STATEMENT_BYTES, column
 from millhand.store.sql_files import load
 
 log = structlog.get_logger(__name__)
@@ -127,9 +127,9 @@ async def _move(connection: Any, reports: Sequence[Report], incarnation: UUID, n
         [report.result for report in reports],
         [report.duration_ms for report in reports],
         [report.memory_peak_kb for report in reports],
-        [msgspec.json.encode(report.labels).decode() if report.labels else None for report in reports],
-        [report.canceled_by for report in reports],
-        [report.canceled_reason for report in reports],
+        column([msgspec.json.encode(report.labels).decode() if report.labels else None for report in reports]),
+        column([report.canceled_by for report in reports]),
+        column([report.canceled_reason for report in reports]),
         incarnation,
         now,
     )

@@ -32,6 +32,18 @@ COMMAND_TIMEOUT_S = 60.0
 PROBE_EVERY_S = 15.0
 MAX_BACKOFF_S = 5.0
 
+# For connections that claim and complete. The queue's tables are empty in one moment and full in the next, so what the
+# planner knows of them is wrong most of the time, and a plan made for an empty table is a disaster in a full one. With
+# these there is one plan for each statement: nested loops over indexes, in their order, planned once.
+QUEUE_PLANS = {
+    "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
+    "enable_bitmapscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "enable_sort": "off",
+}
+
 # No join of ours gains from compiled plans; compiling one costs more than running it.
 _SESSION = {"jit": "off", "TimeZone": "UTC"}
 

@@ -67,9 +67,14 @@ async def push(connection: Any, jobs: Sequence[NewJob], *, now: datetime | None 
     return [tag for (tag,) in rows]
 
 
-def _columns(jobs: Sequence[NewJob]) -> list[list[Any]]:
+def column(values: list[Any]) -> list[Any] | None:
+    """Return an array parameter; null for one of nulls only, which `unnest` fills up and costs nothing to encode."""
+    return None if values.count(None) == len(values) else values
+
+
+def _columns(jobs: Sequence[NewJob]) -> list[list[Any] | None]:
     """Turn jobs into one array per column, in the order of `push_jobs`."""
-    return [
+    columns = [
         [job.id for job in jobs],
         [job.workspace_id for job in jobs],
         [job.kind for job in jobs],
@@ -98,6 +103,7 @@ def _columns(jobs: Sequence[NewJob]) -> list[list[Any]]:
         [job.delete_after_use for job in jobs],
         [job.restart_unless_cancelled for job in jobs],
     ]
+    return [column(values) for values in columns]
 
 
 async def claim(

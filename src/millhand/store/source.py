@@ -20,7 +20,7 @@ from millhand.core.worker import HostInfo, HostPing, Orders
 from millhand.store import completion, logs, migrate, queue, scripts
 from millhand.store import workers as hosts
 from millhand.store.notify import WORK_CHANNEL, Notifier, parse_ids
-from millhand.store.pool import CONNECTION_ERRORS, Database, Listener
+from millhand.store.pool import CONNECTION_ERRORS, QUEUE_PLANS, Database, Listener
 
 log = structlog.get_logger(__name__)
 
@@ -54,7 +54,9 @@ class PgJobSource:
     """The queue in PostgreSQL, seen by one worker host."""
 
     def __init__(self, url: str) -> None:
-        self._database = Database(url, application_name="millhand worker", min_size=2, max_size=POOL_SIZE)
+        self._database = Database(
+            url, application_name="millhand worker", min_size=2, max_size=POOL_SIZE, settings=QUEUE_PLANS
+        )
         self._relaxed = Database(
             url, application_name="millhand worker logs", min_size=1, max_size=1, settings=_RELAXED
         )

@@ -83,6 +83,7 @@ class Heartbeat:
         except Exception:  # noqa: BLE001 - a thread has nobody above it to tell
             _log.exception("heartbeat.died")
         finally:
+            self._ready.set()
             self._host_loop.call_soon_threadsafe(self._ended.set)
 
     async def _beat(self) -> None:

@@ -51,19 +51,18 @@ class WorkerHost:
         self.metrics = metrics or WorkerMetrics()
         self.state = HostState.RUNNING
         self._deadline: float | None = None
-        self._session = self._new_session()
+        self._session: Session | None = None
         self._life: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Warm the runtimes, connect, take the lease; raises SourceUnavailableError or RuntimeUnavailableError."""
         await self._runtimes.start()
         try:
-            self._session = self._new_session()  # now that the runtimes know how far they can isolate
-            await self._session.open()
+            session = await self._open()
         except BaseException:
             await self._runtimes.close()
             raise
-        self._life = asyncio.create_task(self._live())
+        self._life = asyncio.create_task(self._live(session))
 
     async def wait(self) -> None:
         """Wait until the host is terminated; raises what ended it where that was an error of ours."""
@@ -86,28 +85,28 @@ class WorkerHost:
         if self.state is HostState.RUNNING:
             self.state = HostState.DRAINING
             _log.info("worker.draining", grace_s=grace_s)
-        self._session.drain(self._deadline)
+        if self._session is not None:
+            self._session.drain(self._deadline)
 
-    async def _live(self) -> None:
+    async def _live(self, session: Session) -> None:
         try:
-            while await self._session.run() is End.LEASE_LOST and self.state is HostState.RUNNING:
-                await self._come_back()
+            while await session.run() is End.LEASE_LOST and self.state is HostState.RUNNING:
+                session = await insist(self._open)
         finally:
             self.state = HostState.TERMINATED
             await self._runtimes.close()
 
-    async def _come_back(self) -> None:
-        """Open a session under a new incarnation and new names; the lost ones are never used again."""
-        self._session = self._new_session()
-        await insist(self._session.open)
-        if self._deadline is not None:
-            self._session.drain(self._deadline)
-
-    def _new_session(self) -> Session:
-        return Session(
+    async def _open(self) -> Session:
+        """Open a session under a new incarnation and new names; those of an earlier one are never used again."""
+        session = Session(
             settings=self._settings,
             source=self._source,
             runtimes=self._runtimes,
             clock=self._clock,
             metrics=self.metrics,
         )
+        await session.open()
+        self._session = session
+        if self._deadline is not None:
+            session.drain(self._deadline)
+        return session

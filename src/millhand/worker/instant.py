@@ -29,13 +29,13 @@ def canceled_report(
     job: ClaimedJob, *, by: str, reason: str | None, duration_ms: int = 0, memory_kb: int = 0
 ) -> Report:
     """Return the report of a job that was cancelled."""
-    why = reason or "no reason given"
+    words = f"Job canceled: {reason} by {by}" if reason else f"Job canceled by {by}"
     return Report(
         job_id=job.id,
         attempt=job.attempt,
         worker=job.worker,
         status=JobStatus.CANCELED,
-        result=error_result("Canceled", f"Job canceled: {why} by {by}", reason=reason, canceler=by),
+        result=error_result("Canceled", words, reason=reason, canceler=by),
         duration_ms=duration_ms,
         memory_peak_kb=memory_kb,
         canceled_by=by,

@@ -81,6 +81,17 @@ class Attempt:
         self.cache_key: str | None = None
         self.report: Report | None = None
         self.task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+
+    def clock_on(self) -> None:
+        """Have the run ended when its time is up."""
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self.timeout_s, self.stop.request, StopCause.TIMEOUT)
+
+    def clock_off(self) -> None:
+        """Let time pass: the run has ended."""
+        if self._timer is not None:
+            self._timer.cancel()
 
     def cancel(self, cancelation: Cancelation) -> None:
         """End the run because somebody wants it to end."""
@@ -113,26 +124,25 @@ class JobRunner:
 
     async def run(self, attempt: Attempt) -> None:
         """Run an attempt to its report. Never raises for what the job does, nor for a source that is away."""
-        timer = self._started(attempt)
         try:
+            await self._decided(attempt, self._started)
             await self._decided(attempt, self._prepared)
             await self._decided(attempt, self._executed)
         finally:
-            timer.cancel()
+            attempt.clock_off()
             self._free(attempt)
         self._classified(attempt)
         await self._reported(attempt)
 
-    def _started(self, attempt: Attempt) -> asyncio.TimerHandle:
-        """Open the log and start the clock."""
+    async def _started(self, attempt: Attempt) -> None:
+        """Begin the log and start the clock."""
         job = attempt.job
         attempt.timeout_s = effective_timeout_s(job, self._settings)
         isolation = self._runtimes.isolation_text
         attempt.log.log(
             f"job={job.id} tag={job.tag} worker={job.worker} hostname={self._hostname} isolation={isolation}\n"
         )
-        loop = asyncio.get_running_loop()
-        return loop.call_later(attempt.timeout_s, attempt.stop.request, StopCause.TIMEOUT)
+        attempt.clock_on()
 
     async def _decided(self, attempt: Attempt, step: Callable[[Attempt], Awaitable[Outcome | None]]) -> None:
         """Take a step unless the outcome stands already; what goes wrong in it is the outcome."""

@@ -20,7 +20,7 @@ from millhand.core.ids import worker_name
 from millhand.core.job import ClaimedJob, Report
 from millhand.core.worker import HostInfo, HostPing, JobSource, Orders
 from millhand.runtimes.contract import StopCause
-from millhand.worker import machine
+from millhand.worker import classify, machine
 from millhand.worker.heartbeat import Heartbeat
 from millhand.worker.instant import instant_report
 from millhand.worker.logs import LogShipper
@@ -194,6 +194,7 @@ class Session:
         if reports:
             self._reporter.put(reports)
             self._count_ended(jobs, reports)
+            self._end_if_exhausted()
         self._count_started(jobs)
 
     def _start(self, job: ClaimedJob) -> None:
@@ -201,12 +202,30 @@ class Session:
         attempt = Attempt(job, log, began=self._clock.monotonic())
         self._attempts[job.id] = attempt
         self._roster.begin(job)
-        attempt.task = self._tasks.create_task(self._runner.run(attempt))
+        attempt.task = self._tasks.create_task(self._run(attempt))
+
+    async def _run(self, attempt: Attempt) -> None:
+        """Run an attempt; a bug of ours in reporting it ends the job with a clear error, not the host."""
+        try:
+            await self._runner.run(attempt)
+        except Exception as error:  # noqa: BLE001 - see above
+            _log.exception("job.runner_failed", job_id=str(attempt.job.id))
+            found = classify.failure("WorkerError", f"the worker failed to report this job: {error}")
+            ran = classify.Ran(duration_ms=0, timeout_s=attempt.timeout_s)
+            attempt.report = classify.report_failure(attempt.job, found, ran)
+            self._ended(attempt)
 
     def _freed(self, attempt: Attempt) -> None:
         self._roster.end(attempt.job)
         self._metrics.run.labels(attempt.job.tag).observe(self._clock.monotonic() - attempt.began)
+        self._end_if_exhausted()
         self._loop.freed()
+
+    def _end_if_exhausted(self) -> None:
+        most = self._settings.exit_after_n_jobs
+        if most is not None and self._roster.jobs_executed >= most:
+            self._loop.stop()
+            self._tell(End.EXHAUSTED)
 
     def _ended(self, attempt: Attempt) -> None:
         """Take the report of an attempt; where there is none, the job goes back, or is not ours any more."""
@@ -225,9 +244,6 @@ class Session:
     def _recorded(self, job_ids: Sequence[UUID]) -> None:
         for job_id in job_ids:
             self._held.pop(job_id, None)
-        most = self._settings.exit_after_n_jobs
-        if most is not None and self._roster.jobs_executed >= most:
-            self._tell(End.EXHAUSTED)
         self._loop.freed()
 
     def _ping(self) -> HostPing:

@@ -45,7 +45,7 @@ def _problems(schema: Any, value: Any, name: str) -> Iterator[str]:
 def _object_problems(schema: Schema, value: dict[str, Any], prefix: str, what: str) -> Iterator[str]:
     properties = schema.get("properties")
     properties = properties if isinstance(properties, dict) else {}
-    for name in schema.get("required") or ():
+    for name in _texts(schema.get("required")):
         if name not in value:
             yield f"{prefix}{name} is missing: this {what} is required"
     for name, item in value.items():
@@ -63,17 +63,17 @@ def _any_fits(schema: Schema, value: Any, name: str) -> bool:
 
 
 def _has_type(wanted: Any, value: Any) -> bool:
-    names = wanted if isinstance(wanted, list) else [wanted]
-    return any(_CHECKS.get(name, _anything)(value) for name in names)
-
-
-def _anything(_: Any) -> bool:
-    return True
+    names = _texts(wanted)
+    return not names or any(name not in _CHECKS or _CHECKS[name](value) for name in names)
 
 
 def _wanted(wanted: Any) -> str:
-    names = wanted if isinstance(wanted, list) else [wanted]
-    return " or ".join(_WORDS.get(name, str(name)) for name in names)
+    return " or ".join(_WORDS.get(name, name) for name in _texts(wanted))
+
+
+def _texts(word: Any) -> list[str]:
+    """Return the texts of a word that may be one of them or a list."""
+    return [item for item in (word if isinstance(word, list) else [word]) if isinstance(item, str)]
 
 
 def _kind(value: Any) -> str:

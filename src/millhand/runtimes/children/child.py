@@ -6,7 +6,6 @@ import json
 import os
 import resource
 import struct
-import sys
 
 import kernel
 import tree

@@ -2,7 +2,6 @@
 
 import _signal
 import os
-import sys
 
 import kernel
 

@@ -3,7 +3,8 @@
 The host's first message is the set-up (JSON), answered by {"ready": ...} or {"refused": why}. Then it sends requests:
     S id uid   fork a child; with the message come its descriptors: channel in, channel out, log, and maybe a memory group
     K id n     send signal n to a child
-and hears of ended children, several in one message: id, wait status (or minus an errno), peak memory in kB.
+and hears of ended children, several in one message: id, wait status (or minus an errno), peak memory in kB; and of
+started ones that have no user of their own: id, STARTED, pid.
 
 It never sees a job's code, environment or arguments: those go through the child's own channel. It loads little and runs
 no event loop, because every page and mapping it has makes each fork slower. When the host is gone it ends all children.
@@ -27,7 +28,8 @@ import root
 import tree
 
 REQUEST = struct.Struct("<cIi")
-ENDED = struct.Struct("<IiQ")
+NEWS = struct.Struct("<IiQ")
+STARTED = -(1 << 31)
 
 
 class Zygote:
@@ -39,7 +41,7 @@ class Zygote:
         self.ids = {}  # of running children, by pid
         self.pids = {}  # and the other way round
         self.users = {}
-        self.own_pids = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC) if self.sandboxes else -1
+        self.own_pids = setup["own_pids"]
 
     @property
     def sandboxes(self):
@@ -78,12 +80,14 @@ class Zygote:
         try:
             pid = self._fork_process()
         except OSError as error:
-            self.channel.send(ENDED.pack(child_id, -error.errno, 0))
+            self.channel.send(NEWS.pack(child_id, -error.errno, 0))
             return
         if pid == 0:
             seat = child.Seat(self.mode, uid, fds, folder, self.readable)
             child.become(seat, lambda env: python_main.serve(env, self.path_files))
         self.ids[pid], self.pids[child_id], self.users[pid] = child_id, pid, uid
+        if uid < 0:
+            self.channel.send(NEWS.pack(child_id, STARTED, pid))
 
     def _fork_process(self):
         """Fork, in a sandbox as process 1 of a new PID namespace: cheaper than clone(2) into it by hand, and no less exact."""
@@ -124,7 +128,7 @@ class Zygote:
             uid = self.users.pop(pid)
             if not self.sandboxes:
                 tree.end(pid, uid) if uid >= 0 else tree.end_strays(self.ids)
-            records.append(ENDED.pack(child_id, status, usage.ru_maxrss))
+            records.append(NEWS.pack(child_id, status, usage.ru_maxrss))
         if records:
             self.channel.send(b"".join(records))
 
@@ -146,8 +150,10 @@ def enter(setup):
         kernel.unshare(kernel.NEWNS | kernel.NEWPID)
     else:
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+        setup["own_pids"] = None
         return
     _become_first_process()
+    setup["own_pids"] = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
     if setup["mode"] == "userns":
         kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
     root.build(setup["root"], setup["readonly"], setup["hidden"], setup["uids"], setup["mode"] == "userns")
@@ -185,6 +191,14 @@ def load_path(site_dirs):
         pass
 
 
+def preload(names):
+    """Import what every job of this launcher needs; programs of ours lie beside this file."""
+    sys.path.append(os.path.dirname(os.path.abspath(__file__)))
+    for name in names:
+        __import__(name)
+    sys.path.pop()
+
+
 def main():
     first = _socket.socket(fileno=int(sys.argv[1]))
     channel = _socket.socket(fileno=_high(first.detach()))
@@ -195,6 +209,7 @@ def main():
     try:
         enter(setup)
         load_path(setup["site_dirs"])
+        preload(setup["preload"])
         zygote = Zygote(channel, setup)
     except Exception as error:
         channel.send(json.dumps({"refused": "%s: %s" % (type(error).__name__, error)}).encode())

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import os
 import tempfile
-import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from weakref import WeakValueDictionary
 
 from millhand.core.errors import LockFailedError, RuntimeUnavailableError
 from millhand.runtimes.contract import Listener
@@ -17,9 +14,9 @@ from millhand.runtimes.dependencies.cache import BuildCache, Hold
 from millhand.runtimes.dependencies.downloads import Downloads
 from millhand.runtimes.dependencies.interpreters import Interpreters
 from millhand.runtimes.dependencies.requirements import Wanted, read_lock, wanted, write_lock
+from millhand.runtimes.dependencies.resolutions import Resolutions
 from millhand.runtimes.dependencies.tools import run_tool, tool_env
 
-RESOLUTION_TTL_S = 300.0  # how long the same requirements give the same lock without asking the index again
 _PIP_TO_UV = {
     "PIP_INDEX_URL": "UV_DEFAULT_INDEX",
     "PIP_EXTRA_INDEX_URL": "UV_INDEX",
@@ -58,8 +55,7 @@ class PythonEnvironments:
         """
         self._cache = BuildCache(cache_dir / "python", max_bytes=max_bytes)
         self._downloads = Downloads(cache_dir / "downloads" / "uv", max_bytes=max_bytes)
-        self._resolutions = cache_dir / "resolutions"
-        self._resolutions.mkdir(parents=True, exist_ok=True)
+        self._resolutions = Resolutions(cache_dir / "resolutions")
         settings = os.environ if env is None else env
         self._env = _uv_env(tool_env(settings), self._downloads.root)
         self._uv = uv
@@ -67,7 +63,6 @@ class PythonEnvironments:
             allow_builds = settings.get("MILLHAND_ALLOW_BUILDS", "").lower() in ("1", "true")
         self._builds = () if allow_builds else ("--no-build",)
         self._interpreters = Interpreters(default=python, uv=uv, env=self._env)
-        self._resolving: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def lock(self, code: str, modules: Mapping[str, str], listener: Listener) -> str:
         """Return the lock of code and the scripts it imports: `# py: 3.x`, then a pinned requirement per line.
@@ -78,13 +73,10 @@ class PythonEnvironments:
         version, python = await self._interpreters.choose(needs.python)
         if not needs.requirements:
             return "" if python == self._interpreters.default else write_lock(version, ())
-        kept = self._resolutions / hashlib.sha256(repr((version, needs.requirements)).encode()).hexdigest()
-        async with self._resolving.setdefault(kept.name, asyncio.Lock()):
-            if not needs.fresh and (found := _recent(kept)) is not None:
-                return found
-            lock = write_lock(version, await self._resolve(needs, python, listener))
-            _keep(kept, lock)
-            return lock
+        question = ("python", version, needs.requirements)
+        return await self._resolutions.get(
+            question, lambda: self._resolve(needs, version, python, listener), fresh=needs.fresh
+        )
 
     async def environment(self, lock: str, listener: Listener) -> Path | None:
         """Return the directory with the packages of a lock, installed now where nobody has done it before.
@@ -113,9 +105,9 @@ class PythonEnvironments:
         """Keep an environment from being evicted while something runs in it."""
         return self._cache.hold(environment)
 
-    async def _resolve(self, needs: Wanted, python: str, listener: Listener) -> list[str]:
+    async def _resolve(self, needs: Wanted, version: str, python: str, listener: Listener) -> str:
         listener.log(f"resolving {', '.join(needs.requirements)}\n")
-        with tempfile.TemporaryDirectory(dir=self._resolutions) as folder:
+        with tempfile.TemporaryDirectory() as folder:
             source, result = Path(folder, "requirements.in"), Path(folder, "requirements.txt")
             _write_lines(source, needs.requirements)
             argv = [self._uv, "--no-config", "--quiet", "pip", "compile", source.name, "--output-file", result.name]
@@ -129,7 +121,7 @@ class PythonEnvironments:
                 raise LockFailedError(
                     f"{error}{_hint(needs, no_wheel=bool(self._builds) and 'wheel' in str(error))}"
                 ) from None
-            return _read_lines(result)
+            return write_lock(version, _read_lines(result))
 
     async def _install(self, requirements: tuple[str, ...], python: str, path: Path, listener: Listener) -> None:
         listener.log(f"installing {len(requirements)} packages\n")
@@ -177,21 +169,3 @@ def _hint(needs: Wanted, *, no_wheel: bool) -> str:
             "MILLHAND_ALLOW_BUILDS=1 on the workers allows it, and their build code then runs outside of the sandbox."
         )
     return "".join(f"\n{hint}" for hint in hints)
-
-
-def _recent(path: Path) -> str | None:
-    try:
-        age_s = time.time() - path.stat().st_mtime
-        return path.read_text() if 0 <= age_s < RESOLUTION_TTL_S else None
-    except FileNotFoundError:
-        return None
-
-
-def _keep(path: Path, lock: str) -> None:
-    """Keep a resolution for a while, and drop those whose while is over."""
-    unfinished = path.with_suffix(f".{os.getpid()}")
-    unfinished.write_text(lock)
-    unfinished.replace(path)
-    for old in path.parent.iterdir():
-        if old.is_file() and _recent(old) is None:
-            old.unlink(missing_ok=True)

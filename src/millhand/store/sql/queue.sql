@@ -34,15 +34,17 @@ select distinct tag from queued where state = 'queued'
 
 -- name: claim_jobs
 -- Give the best queued jobs to free workers, one each.
--- Index job_queue_claim_idx: one probe per tag, so that a backlog of other tags is not felt. Only the rows that are
--- taken get locked; a candidate that another host has locked is passed over, and `n_candidates` tells the caller so.
+-- Index job_queue_claim_idx: one probe per tag, so that a backlog of other tags is not felt. Candidates are looked at
+-- in order, without locks, then locked one by one until there are enough: the lateral sub-select is run as far as the
+-- limit asks. One that another host has locked is passed over, and `n_candidates` tells the caller that there was one.
+-- Rows are reached by `ctid` (one moved by an update meanwhile is not found, and it is not queued any more).
 -- A host whose lease has run out gets nothing.
 -- $1 workers, $2 tags, $3 incarnation, $4 weight of each tag (null: all alike), $5 candidates to look at per tag, $6 now
 with candidate as materialized (
-  select head.id, listened.weight
+  select head.ctid as place
     from unnest($2::text[], $4::int[]) as listened(tag, weight)
    cross join lateral (
-     select id, priority, scheduled_for
+     select ctid, id, priority, scheduled_for
        from job_queue
       where state = 'queued' and tag = listened.tag
       order by priority desc, scheduled_for, id
@@ -52,23 +54,21 @@ with candidate as materialized (
    order by coalesce(listened.weight, 0) desc, head.priority desc, head.scheduled_for, head.id
    limit $5
 ), taken as materialized (
-  select job_queue.id
+  select candidate.place
     from candidate
-    join job_queue on job_queue.id = candidate.id
-   where job_queue.state = 'queued'
-   order by coalesce(candidate.weight, 0) desc, job_queue.priority desc, job_queue.scheduled_for, job_queue.id
+   cross join lateral (
+     select from job_queue where ctid = candidate.place and state = 'queued' for update skip locked) as locked
    limit cardinality($1::text[])
-     for update of job_queue skip locked
 ), numbered as (
-  select id, row_number() over () as place from taken
+  select place, row_number() over () as number from taken
 ), claimed as (
   update job_queue
-     set state = 'running', attempt = attempt + 1, incarnation = $3, worker = ($1::text[])[place],
+     set state = 'running', attempt = attempt + 1, incarnation = $3, worker = ($1::text[])[number],
          started_at = coalesce($6::timestamptz, now())
     from numbered
-   where job_queue.id = numbered.id
+   where job_queue.ctid = numbered.place
   returning job_queue.id, attempt, worker, workspace_id, tag, scheduled_for, started_at, priority, awaited, canceled_by,
-            canceled_reason, place
+            canceled_reason, number
 )
 select claimed.id, claimed.attempt, claimed.worker, claimed.workspace_id, job.kind, claimed.tag,
        coalesce(job.args, '{}') as args, job.created_by, job.permissioned_as, job.email, claimed.scheduled_for,
@@ -78,7 +78,7 @@ select claimed.id, claimed.attempt, claimed.worker, claimed.workspace_id, job.ki
        job.restart_unless_cancelled, seen.n_candidates
   from (select count(*) as n_candidates from candidate) as seen
   left join (claimed join job on job.id = claimed.id) on true
- order by claimed.place
+ order by claimed.number
 
 -- name: promote_due
 -- Queue the jobs whose time has come, at most $1 of them, and tell the seconds until the next one is due.
@@ -117,7 +117,7 @@ update job_queue
    set state = 'queued', incarnation = null, worker = null, started_at = null, progress = null
   from unnest($1::uuid[], $2::int[]) as given(id, attempt)
  where job_queue.id = given.id and job_queue.attempt = given.attempt
-   and job_queue.incarnation = $3 and job_queue.state = 'running'
+   and job_queue.incarnation is not distinct from $3 and job_queue.state = 'running'
 returning job_queue.id, job_queue.tag
 
 -- name: set_progress

@@ -1,0 +1,145 @@
+"""The HTTP server, put together."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.spec import Components, SecurityRequirement, SecurityScheme
+from litestar.types import ASGIApp, ControllerRouterHandler
+
+import millhand
+from millhand.core.clock import Clock, SystemClock
+from millhand.core.job import MAX_JSON_BYTES
+from millhand.server.auth import Authenticator, LoginLimiter
+from millhand.server.batcher import Batcher
+from millhand.server.errors import handlers
+from millhand.server.hub import Hub
+from millhand.server.observe import Metrics, Observer
+from millhand.server.pusher import Pusher
+from millhand.server.request import ApiRequest, Services, signed_in
+from millhand.server.routes import auth, cancels, health, jobs, run, scripts, updates, users, workers, workspaces
+from millhand.server.settings import ServerSettings
+from millhand.server.tags import ServedTags
+from millhand.store import migrate
+from millhand.store import scripts as stored_scripts
+from millhand.store.notify import Notifier
+from millhand.store.pool import Database
+from millhand.store.scripts import Runnable
+
+Beside = Callable[[Database], contextlib.AbstractAsyncContextManager[object]]
+
+_BODY_EXTRA_BYTES = 1024 * 1024  # a preview carries code beside its arguments
+
+
+def create_app(
+    database: Database, settings: ServerSettings, *, beside: Sequence[Beside] = (), clock: Clock | None = None
+) -> Litestar:
+    """Return the application; it opens the database and checks the schema when it is started.
+
+    `beside` are makers of what runs along with it on the same database: the duties, where this process does them.
+    """
+    metrics = Metrics()
+
+    def observed(app: ASGIApp) -> ASGIApp:
+        return Observer(app, metrics)
+
+    api = Router("/api", route_handlers=_routes(), guards=[signed_in])
+    app = Litestar(
+        [api, health.metrics],
+        lifespan=[_lifespan(database, settings, beside, clock or SystemClock())],
+        middleware=[observed],
+        exception_handlers=handlers(),
+        request_class=ApiRequest,
+        request_max_body_size=settings.body_limit_bytes,
+        openapi_config=_openapi(),
+        logging_config=None,
+    )
+    app.state.metrics = metrics
+    return app
+
+
+def _routes() -> list[ControllerRouterHandler]:
+    return [
+        auth.router,
+        users.router,
+        workspaces.router,
+        scripts.router,
+        run.router(max_body=MAX_JSON_BYTES + _BODY_EXTRA_BYTES),
+        jobs.router,
+        updates.router,
+        cancels.router,
+        workers.router,
+        health.router,
+    ]
+
+
+def _lifespan(
+    database: Database, settings: ServerSettings, beside: Sequence[Beside], clock: Clock
+) -> Callable[[Litestar], contextlib.AbstractAsyncContextManager[None]]:
+    @contextlib.asynccontextmanager
+    async def running(app: Litestar) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as stack:
+            app.state.services = services = await _start(stack, database, settings, clock)
+            for part in beside:
+                await stack.enter_async_context(part(database))
+            yield
+
+    return running
+
+
+async def _start(
+    stack: contextlib.AsyncExitStack, database: Database, settings: ServerSettings, clock: Clock
+) -> Services:
+    await stack.enter_async_context(database)
+    await migrate.check_schema(database)
+    notifier = await stack.enter_async_context(Notifier(database))
+    hub = await stack.enter_async_context(Hub(database).running())
+    secret = await migrate.setting(database, "jwt_secret")
+    return Services(
+        settings=settings,
+        database=database,
+        notifier=notifier,
+        hub=hub,
+        pusher=Pusher(database, notifier),
+        scripts_at=_scripts_at(database),
+        scripts_by_hash=_scripts_by_hash(database),
+        served_tags=ServedTags(database),
+        auth=Authenticator(database, job_secret=secret, clock=clock, trust_s=settings.token_cache_s),
+        logins=LoginLimiter(clock),
+        clock=clock,
+    )
+
+
+def _scripts_at(database: Database) -> Batcher[tuple[str, str], Runnable | None]:
+    async def send(asked: list[tuple[str, str]]) -> list[Runnable | None]:
+        return await stored_scripts.runnables_at(database, asked)
+
+    return Batcher(send)
+
+
+def _scripts_by_hash(database: Database) -> Batcher[tuple[str, int], Runnable | None]:
+    async def send(asked: list[tuple[str, int]]) -> list[Runnable | None]:
+        return await stored_scripts.runnables_by_hash(database, asked)
+
+    return Batcher(send)
+
+
+def _openapi() -> OpenAPIConfig:
+    schemes: dict[str, Any] = {
+        "bearerAuth": SecurityScheme(type="http", scheme="bearer"),
+        "cookieAuth": SecurityScheme(type="apiKey", name="token", security_scheme_in="cookie"),
+    }
+    security: list[SecurityRequirement] = [{"bearerAuth": []}, {"cookieAuth": []}]
+    return OpenAPIConfig(
+        title="Millhand",
+        version=millhand.__version__,
+        description="Runs people's scripts on tag-routed workers, over PostgreSQL alone.",
+        components=Components(security_schemes=schemes),
+        security=security,
+        enabled_endpoints=set(),
+        use_handler_docstrings=True,
+    )
