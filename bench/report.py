@@ -72,44 +72,35 @@ def _target_row(row: Row) -> tuple[str, ...]:
     return row.metric, f"{target(row)} {row.unit}", f"**{number(row.median)} {row.unit}**", spread(row), mark(row)
 
 
-_COMPARED = (
-    ("drain", "drain of", "drain, jobs/s"),
-    ("push", "push in batches", "push in batches, jobs/s"),
-    ("single", "push one by one", "push one by one, jobs/s"),
-    ("p50", "push → ", "push → started p50, ms"),
-    ("sleepers", "sleepers", "100 ms sleepers on 100 slots, jobs/s"),
-    ("fresh", "fresh process", "a fresh process per job, jobs/s"),
-)
-
-
 def _comparison(saved: list[Saved]) -> Iterator[str]:
-    """Set ours beside the peers, one column for each thing that both do."""
-    peers = next((one for one in saved if one.outcome.part == "peers"), None)
+    """Set everybody of the peers part side by side, each figure with its ratio to ours."""
+    peers = next((one.outcome for one in saved if one.outcome.part == "peers"), None)
     if peers is None:
         return
-    names = list(dict.fromkeys(row.who for row in peers.outcome.rows))
+    metrics = list(dict.fromkeys(row.metric for row in peers.rows))
+    figures = {(row.who, row.metric): row for row in peers.rows}
     yield "## Beside its peers\n"
-    head = ("", *(title for *_, title in _COMPARED))
-    body = [(f"**{OURS}**", *_ours(saved))]
-    body += [(name, *_theirs([row for row in peers.outcome.rows if row.who == name])) for name in names]
-    yield from _lines(head, body)
+    yield "All in the same run, in turn. In brackets: the figure as a multiple of ours.\n"
+    head = ("", *(f"{metric}, {_unit(metric, peers.rows)}" for metric in metrics))
+    names = dict.fromkeys(row.who for row in peers.rows)
+    yield from _lines(head, ((_strong(who), *(_beside(figures, who, metric) for metric in metrics)) for who in names))
 
 
-def _ours(saved: list[Saved]) -> Iterator[str]:
-    rows = [row for one in saved for row in one.outcome.rows if row.who == OURS and one.outcome.part != "isolation"]
-    for key, word, _ in _COMPARED:
-        wanted = "isolated Python jobs" if key == "fresh" else word
-        yield _best(row for row in rows if wanted in row.metric and not row.metric.endswith(("p95", "p99")))
+def _unit(metric: str, rows: Iterable[Row]) -> str:
+    return next(row.unit for row in rows if row.metric == metric)
 
 
-def _theirs(rows: list[Row]) -> Iterator[str]:
-    for _, word, _ in _COMPARED:
-        yield _best(row for row in rows if word in row.metric and not row.metric.endswith("p95"))
+def _strong(who: str) -> str:
+    return f"**{who}**" if who == OURS else who
 
 
-def _best(rows: Iterable[Row]) -> str:
-    found = list(rows)
-    return number(found[-1].median) if found else "-"
+def _beside(figures: dict[tuple[str, str], Row], who: str, metric: str) -> str:
+    mine, theirs = figures.get((OURS, metric)), figures.get((who, metric))
+    if theirs is None:
+        return "-"
+    if mine is None or who == OURS:
+        return number(theirs.median)
+    return f"{number(theirs.median)} ({number(theirs.median / mine.median)}x)"
 
 
 def _part(one: Saved) -> Iterator[str]:

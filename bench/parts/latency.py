@@ -25,6 +25,7 @@ def main():
 """
 PAUSE_S = 0.02  # between two jobs, as for the peers: the worker is idle again
 WARM_UP = 10
+PERCENTS = (50, 95, 99)
 
 _ENDED = "select result, extract(epoch from started_at)::float8 as started_at from job_completed where id = $1"
 _NUDGE = "select pg_notify('millhand_work', 'q:' || $1)"
@@ -35,13 +36,11 @@ def run(context: Context) -> Iterable[Row]:
     samples = Samples()
     n = context.size(200, 30)
     for _ in context.rounds(share=0.5):
-        url = stack.fresh_database(context.postgres)
-        with stack.worker_host(context.postgres, workers=2):
-            _add(samples, "start", stack.run(starts(url, n)))
+        _add(samples, "start", idle_latency(context, n=n))
     for _ in context.rounds(share=0.5):
         stack.fresh_database(context.postgres)
         with stack.whole_stack(context.postgres, workers=2) as api:
-            _add(samples, "http", stack.run(calls(api, n)))
+            _add(samples, "http", _percentiles(stack.run(calls(api, n))))
     start = "push → first line of an isolated Python script"
     call = "HTTP run_wait_result of a trivial isolated Python script"
     yield Row(metric=f"{start}, p50", unit="ms", values=samples["start p50"], target=4, more_is_better=False)
@@ -87,9 +86,20 @@ async def calls(api: stack.Api, n: int) -> list[float]:
     return times[WARM_UP:]
 
 
-def _add(samples: Samples, name: str, values: list[float]) -> None:
-    for percent in (50, 95, 99):
-        samples.add(f"{name} p{percent}", percentile(values, percent / 100))
+def idle_latency(context: Context, *, n: int) -> tuple[float, ...]:
+    """Return p50, p95 and p99 of the milliseconds from a push to the script's first line, with an idle worker."""
+    url = stack.fresh_database(context.postgres)
+    with stack.worker_host(context.postgres, workers=2):
+        return _percentiles(stack.run(starts(url, n)))
+
+
+def _percentiles(values: list[float]) -> tuple[float, ...]:
+    return tuple(percentile(values, percent / 100) for percent in PERCENTS)
+
+
+def _add(samples: Samples, name: str, values: tuple[float, ...]) -> None:
+    for percent, value in zip(PERCENTS, values, strict=True):
+        samples.add(f"{name} p{percent}", value)
 
 
 PART = Part(name="latency", title="Latency, idle worker", budget_s=60, run=run)

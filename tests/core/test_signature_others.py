@@ -1,5 +1,8 @@
 """Signatures of Bash, Go and SQL scripts, and what holds for all languages."""
 
+import contextlib
+
+import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -125,7 +128,7 @@ def test_sql_that_names_its_database():
 
 def test_sql_without_headers():
     """Parameters that are only used are named by their number and typed by their cast."""
-    code = "-- database datatable://main\nselect $1::int, '$7', $$ $8 $$, \"$9\" /* $10 */ where $2 = 1 -- $11"
+    code = "-- database datatable://main\nselect $1::int from x, '$7', $$ $8 $$, \"$9\" /* $10 */ where $2 = 1 -- $11"
     assert params(Language.POSTGRESQL, code) == [("arg1", "int", True), ("arg2", "str", True)]
 
 
@@ -149,6 +152,35 @@ def test_any_text_gives_a_signature_or_a_bad_request(language, code):
     except BadRequestError:
         return
     assert set(schema["required"]) <= set(schema["properties"])
+    msgspec.json.encode(schema)
+
+
+@pytest.mark.parametrize(
+    ("language", "code"),
+    [
+        (Language.PYTHON3, f"def main(a: Literal[{10**30}] = {10**30}, b='\\ud83d', c=1e999, d={{1: 2}}, e=...): ..."),
+        (
+            Language.BUN,
+            f'export function main(a: {10**30} = {10**30}, b = "\\ud83d", c = 1e999, d = 0xfffffffffffffffffffff) {{}}',
+        ),
+        (Language.POSTGRESQL, f"-- $1 a (bigint) = {10**30}\n-- $2 b (jsonb) = 1e999\nselect 1"),
+    ],
+)
+def test_values_that_json_cannot_carry(language, code):
+    """Defaults that JSON has no words for are dropped; the schema can always be sent."""
+    msgspec.json.encode(parse_signature(language, code).json_schema())
+
+
+@pytest.mark.parametrize("language", list(Language))
+@pytest.mark.parametrize(
+    "piece", ["'", "''\n", "/*", "$a$", "-- $1 a (", "-- $1 a (b) = ", '"', "$1::a ", 'a="${1:-', "(", "`${", "//"]
+)
+def test_long_nonsense_is_read_in_time(language, piece):
+    """No text makes a reader go over it again and again."""
+    with contextlib.suppress(BadRequestError):
+        parse_signature(language, piece * 20_000)
+    with contextlib.suppress(BadRequestError):
+        parse_signature(language, piece + " " * 100_000 + "x")
 
 
 def test_missing_main_is_told_apart():

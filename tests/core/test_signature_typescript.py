@@ -154,5 +154,5 @@ def test_syntax_newer_than_our_grammar():
 
 def test_escapes_in_defaults():
     """Default texts mean what JavaScript says they mean."""
-    default = signature(r'export function main(a = "\u{1F600}\x41\n\'") {}').params[0].default
-    assert default == "😀A\n'"
+    default = signature(r'export function main(a = "\u{1F600}\ud83d\ude00\x41\n\'") {}').params[0].default
+    assert default == "😀😀A\n'"

@@ -48,7 +48,7 @@ async def test_nothing_needed(environments, log):
 
 async def test_what_cannot_be_resolved(environments, log):
     """A package that isn't there fails with bun's words."""
-    with pytest.raises(LockFailedError, match='No version matching "99.9.9"'):
+    with pytest.raises(LockFailedError, match=r'No version matching "99\.9\.9"'):
         await environments.lock('import "is-number@99.9.9"', {}, log)
     assert "99.9.9" in log.text
 

@@ -20,12 +20,11 @@ def environments(tmp_path, deno) -> DenoEnvironments:
 
 
 async def test_from_imports_to_an_environment(environments, deno, log, tmp_path):
-    """Imports become a lock, and the lock a folder with which they run without the network and without writing to it."""
+    """Imports become a lock, and the lock a folder with which they run without the network."""
     lock = await environments.lock(CODE, {"f/a/b": 'import "npm:ms@2.1.3"'}, log)
     assert "npm:ms@2.1.3" in lock
     environment = await environments.environment(lock, log)
     assert await environments.environment(lock, log) == environment
-    before = sorted(environment.rglob("*"))
     (tmp_path / "main.ts").write_text(CODE)
     flags = [
         "-A",
@@ -45,7 +44,6 @@ async def test_from_imports_to_an_environment(environments, deno, log, tmp_path)
         [deno, "run", *flags, str(tmp_path / "main.ts")], capture_output=True, text=True, check=True, env=env
     )
     assert done.stdout == "true\n"
-    assert [item for item in before if item.suffix == ".ts" and item.name == "imports.ts"] == []
 
 
 async def test_nothing_needed(environments, log):

@@ -112,7 +112,7 @@ async def test_a_python_that_is_not_there(environments, log):
         await environments.lock("# py: >=4\n", {}, log)
 
 
-async def test_another_python(environments, log):
+async def test_another_python(log, tmp_path):
     """A script that asks for another Python gets its interpreter, and packages for it."""
     interpreters = Interpreters(default=sys.executable, uv=find_uv(), env=tool_env({"PATH": _path()}))
     try:
@@ -122,7 +122,7 @@ async def test_another_python(environments, log):
     assert version != OURS
     assert interpreters.path(version) == path
     assert interpreters.path(None) == sys.executable
-    environments = PythonEnvironments(environments._cache.root.parent, python=path, uv=find_uv())
+    environments = PythonEnvironments(tmp_path / "cache", python=path, uv=find_uv())
     assert await environments.lock("import os", {}, log) == ""
     environment = await environments.environment(await environments.lock("import six", {}, log), log)
     assert environment.name.startswith(f"cp{version.replace('.', '')}-")

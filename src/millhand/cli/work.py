@@ -64,3 +64,11 @@ class _Ending:
     def at_once(self) -> None:
         """Stop the jobs, give them back, end."""
         self._steps.append(asyncio.create_task(self._host.terminate()))
+
+
+def _serve_metrics(address: str, host: WorkerHost) -> None:
+    name, _, port = address.rpartition(":")
+    try:
+        prometheus_client.start_http_server(int(port), name, registry=host.metrics.registry)
+    except OSError as error:
+        raise MillhandError(f"METRICS_ADDR={address}: can't listen there: {error.strerror}") from None

@@ -12,12 +12,14 @@ _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
 def new_id(now_ms: int | None = None) -> UUID:
-    """Return a UUIDv7 (RFC 9562 §5.7): 48 bits of Unix milliseconds, then randomness, so ids sort by creation time."""
-    ms = time.time_ns() // 1_000_000 if now_ms is None else now_ms
-    value = (ms & (2**48 - 1)) << 80 | int.from_bytes(os.urandom(10), "big")
-    value = value & ~(0xF << 76) | (0x7 << 76)
-    value = value & ~(0x3 << 62) | (0x2 << 62)
-    return UUID(int=value)
+    """Return a UUIDv7 (RFC 9562 §5.7): 48 bits of Unix milliseconds, 12 bits of their fraction, 62 bits of randomness.
+
+    So ids sort by creation time to a quarter of a microsecond (method 3 of §6.2): jobs pushed in a batch keep their order.
+    """
+    ns = time.time_ns() if now_ms is None else now_ms * 1_000_000
+    ms, fraction = divmod(ns, 1_000_000)
+    clock = (ms & (2**48 - 1)) << 80 | 0x7 << 76 | (fraction * 4096 // 1_000_000) << 64
+    return UUID(int=clock | 0b10 << 62 | int.from_bytes(os.urandom(8), "big") >> 2)
 
 
 def id_floor(ms: int) -> UUID:

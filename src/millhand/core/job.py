@@ -48,7 +48,7 @@ class JobStatus(enum.StrEnum):
     SKIPPED = "skipped"
 
 
-class NewJob(msgspec.Struct, frozen=True, kw_only=True):
+class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A job to be pushed."""
 
     id: UUID
@@ -80,7 +80,7 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True):
     restart_unless_cancelled: bool = False
 
 
-class ClaimedJob(msgspec.Struct, frozen=True, kw_only=True):
+class ClaimedJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A job that a worker holds: everything needed to run it but the code of deployed scripts, which is fetched by hash."""
 
     id: UUID
@@ -115,7 +115,7 @@ class ClaimedJob(msgspec.Struct, frozen=True, kw_only=True):
     restart_unless_cancelled: bool
 
 
-class Report(msgspec.Struct, frozen=True, kw_only=True):
+class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """How one attempt of a job ended, on its way to the record."""
 
     job_id: UUID
@@ -134,7 +134,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     delete_after_use: bool = False
 
 
-class LogChunk(msgspec.Struct, frozen=True, kw_only=True):
+class LogChunk(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A piece of a job's log, in order of arrival."""
 
     job_id: UUID

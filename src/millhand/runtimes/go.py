@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -11,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from millhand.core.errors import LockFailedError
+from millhand.core.errors import BadRequestError, LockFailedError
 from millhand.core.script import Language
 from millhand.core.signature import parse_signature
 from millhand.runtimes.contract import Execution, Listener, Outcome, Stop
@@ -20,7 +21,7 @@ from millhand.runtimes.dependencies.downloads import Downloads
 from millhand.runtimes.dependencies.go import MODULE, MODULE_CACHE, GoModules, split_lock
 from millhand.runtimes.dependencies.tools import run_tool, tool_env
 from millhand.runtimes.launcher import Launcher, Spawn, base_environment
-from millhand.runtimes.run_child import outcome_of, run_child
+from millhand.runtimes.run_child import failed, outcome_of, run_child
 
 _PROGRAM = (Path(__file__).parent / "children" / "go_main.go").read_text()
 _PACKAGE = re.compile(r"^package\s+\w+", re.MULTILINE)
@@ -62,12 +63,16 @@ class GoRuntime:
         """Lock where it is not, and compile; raises LockFailedError with what the compiler said."""
         lock = execution.lock if execution.lock is not None else await self.lock(execution, listener)
         locked = msgspec.structs.replace(execution, lock=lock)
-        await self._binary(locked, listener)
+        with contextlib.suppress(BadRequestError):  # of a function that is missing; `execute` tells
+            await self._binary(locked, listener)
         return locked
 
     async def execute(self, execution: Execution, listener: Listener, stop: Stop) -> Outcome:
         """Run the binary of prepared code."""
-        signature = parse_signature(Language.GO, execution.code, execution.entrypoint)
+        try:
+            signature = parse_signature(Language.GO, execution.code, execution.entrypoint)
+        except BadRequestError as error:
+            return failed("ExecutionErr", str(error))
         job = {"args": msgspec.Raw(execution.args), "params": [param.name for param in signature.params]}
         binary = await self._binary(execution, listener)
         with self._binaries.hold(binary):

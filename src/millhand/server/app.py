@@ -8,6 +8,7 @@ from typing import Any
 
 from litestar import Litestar, Router
 from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, SecurityRequirement, SecurityScheme
 from litestar.types import ASGIApp, ControllerRouterHandler
 
@@ -83,7 +84,7 @@ def _lifespan(
     @contextlib.asynccontextmanager
     async def running(app: Litestar) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            app.state.services = services = await _start(stack, database, settings, clock)
+            app.state.services = await _start(stack, database, settings, clock)
             for part in beside:
                 await stack.enter_async_context(part(database))
             yield
@@ -140,6 +141,6 @@ def _openapi() -> OpenAPIConfig:
         description="Runs people's scripts on tag-routed workers, over PostgreSQL alone.",
         components=Components(security_schemes=schemes),
         security=security,
-        enabled_endpoints=set(),
+        render_plugins=[JsonRenderPlugin()],
         use_handler_docstrings=True,
     )

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 from datetime import datetime, timedelta
-from typing import Annotated
 from uuid import UUID
 
 import msgspec
-from litestar.params import Parameter
+from litestar.params import FromQuery
 
 from millhand.core.errors import BadRequestError
 from millhand.core.ids import hash_from_hex
@@ -48,19 +47,19 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 async def run_options(
     *,
-    scheduled_for: datetime | None = None,
-    scheduled_in_secs: float | None = None,
-    tag: str | None = None,
-    timeout: float | None = None,  # noqa: ASYNC109 - of the job, not of this function
-    priority: int | None = None,
-    cache_ttl: int | None = None,
-    parent_job: UUID | None = None,
-    root_job: UUID | None = None,
-    job_id: UUID | None = None,
-    invisible_to_owner: bool = False,
-    queue_limit: int | None = None,
-    include_header: str | None = None,
-    retry: str | None = None,
+    scheduled_for: FromQuery[datetime | None] = None,
+    scheduled_in_secs: FromQuery[float | None] = None,
+    tag: FromQuery[str | None] = None,
+    timeout: FromQuery[float | None] = None,  # noqa: ASYNC109 - of the job, not of this function
+    priority: FromQuery[int | None] = None,
+    cache_ttl: FromQuery[int | None] = None,
+    parent_job: FromQuery[UUID | None] = None,
+    root_job: FromQuery[UUID | None] = None,
+    job_id: FromQuery[UUID | None] = None,
+    invisible_to_owner: FromQuery[bool] = False,
+    queue_limit: FromQuery[int | None] = None,
+    include_header: FromQuery[str | None] = None,
+    retry: FromQuery[str | None] = None,
 ) -> RunOptions:
     """Read how a run is asked for; raises BadRequestError naming the parameter that makes no sense."""
     if retry:
@@ -105,42 +104,42 @@ class JobQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 async def job_query(
     *,
-    created_by: str | None = None,
-    label: str | None = None,
-    worker: str | None = None,
-    tag: str | None = None,
-    job_kinds: str | None = None,
-    trigger_kind: str | None = None,
-    trigger_path: str | None = None,
-    schedule_path: str | None = None,
-    script_path_exact: str | None = None,
-    script_path_start: str | None = None,
-    script_hash: str | None = None,
-    parent_job: UUID | None = None,
-    started_before: datetime | None = None,
-    started_after: datetime | None = None,
-    created_before: datetime | None = None,
-    created_after: datetime | None = None,
-    completed_before: datetime | None = None,
-    completed_after: datetime | None = None,
-    running: bool | None = None,
-    suspended: bool | None = None,
-    scheduled_for_before_now: bool | None = None,
-    success: bool | None = None,
-    status: str | None = None,
-    is_skipped: bool | None = None,
-    is_flow_step: bool | None = None,
-    has_null_parent: bool | None = None,
-    is_not_schedule: bool | None = None,
-    args: str | None = None,
-    result: str | None = None,
-    allow_wildcards: bool = False,
-    all_workspaces: bool = False,
-    include_args: bool = False,
-    order_desc: bool = True,
-    before_id: UUID | None = None,
-    page: int = 1,
-    per_page: Annotated[int, Parameter(query="per_page")] = LIST_PER_PAGE,
+    created_by: FromQuery[str | None] = None,
+    label: FromQuery[str | None] = None,
+    worker: FromQuery[str | None] = None,
+    tag: FromQuery[str | None] = None,
+    job_kinds: FromQuery[str | None] = None,
+    trigger_kind: FromQuery[str | None] = None,
+    trigger_path: FromQuery[str | None] = None,
+    schedule_path: FromQuery[str | None] = None,
+    script_path_exact: FromQuery[str | None] = None,
+    script_path_start: FromQuery[str | None] = None,
+    script_hash: FromQuery[str | None] = None,
+    parent_job: FromQuery[UUID | None] = None,
+    started_before: FromQuery[datetime | None] = None,
+    started_after: FromQuery[datetime | None] = None,
+    created_before: FromQuery[datetime | None] = None,
+    created_after: FromQuery[datetime | None] = None,
+    completed_before: FromQuery[datetime | None] = None,
+    completed_after: FromQuery[datetime | None] = None,
+    running: FromQuery[bool | None] = None,
+    suspended: FromQuery[bool | None] = None,
+    scheduled_for_before_now: FromQuery[bool | None] = None,
+    success: FromQuery[bool | None] = None,
+    status: FromQuery[str | None] = None,
+    is_skipped: FromQuery[bool | None] = None,
+    is_flow_step: FromQuery[bool | None] = None,
+    has_null_parent: FromQuery[bool | None] = None,
+    is_not_schedule: FromQuery[bool | None] = None,
+    args: FromQuery[str | None] = None,
+    result: FromQuery[str | None] = None,
+    allow_wildcards: FromQuery[bool] = False,
+    all_workspaces: FromQuery[bool] = False,
+    include_args: FromQuery[bool] = False,
+    order_desc: FromQuery[bool] = True,
+    before_id: FromQuery[UUID | None] = None,
+    page: FromQuery[int] = 1,
+    per_page: FromQuery[int] = LIST_PER_PAGE,
 ) -> JobQuery:
     """Read the filter of a list of jobs. A comma means or; `!` before all values means none of them."""
     by, not_by = _patterns(created_by, wild=allow_wildcards)

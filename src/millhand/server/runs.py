@@ -35,7 +35,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     language: str | None = None
     path: str | None = None
     script_hash: str | None = None
-    args: msgspec.Raw | None = None
+    args: msgspec.Raw = msgspec.Raw(b"")
     tag: str | None = None
     kind: Literal["code", "identity", "noop"] | None = None
     lock: str | None = None
@@ -50,7 +50,7 @@ class BatchItem(msgspec.Struct, frozen=True, kw_only=True):
     content: str | None = None
     language: str | None = None
     lock: str | None = None
-    args: msgspec.Raw | None = None
+    args: msgspec.Raw = msgspec.Raw(b"")
     tag: str | None = None
     timeout: int | None = None
     priority: int | None = None
@@ -106,7 +106,7 @@ def preview(request: ApiRequest, workspace: str, sent: Preview, options: RunOpti
     """Return a run of code that came along; raises BadRequestError where it is not enough to run."""
     request.require_developer()
     _may_run(request, None)
-    args = arguments.read(b"" if sent.args is None or bytes(sent.args) == b"null" else bytes(sent.args))
+    args = _sent(sent.args)
     if sent.kind in ("identity", "noop"):
         return instant(request, workspace, JobKind(sent.kind), args, options, tag=options.tag or sent.tag)
     if sent.content is None or sent.language is None:
@@ -141,7 +141,7 @@ def instant(
 
 async def batch_item(request: ApiRequest, workspace: str, item: BatchItem, options: RunOptions) -> NewJob:
     """Return one of many jobs that are pushed in a call."""
-    args = arguments.read(b"" if item.args is None else bytes(item.args))
+    args = _sent(item.args)
     if item.kind in ("noop", "identity"):
         return instant(request, workspace, JobKind(item.kind), args, options, tag=item.tag)
     if item.content is not None:
@@ -226,7 +226,7 @@ class _Wishes(msgspec.Struct):
     windmill_status_code: int | None = None
     windmill_content_type: str | None = None
     windmill_headers: dict[str, str] | None = None
-    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    result: msgspec.Raw = msgspec.Raw(b"")
 
 
 def _wishes(value: bytes) -> _Wishes | None:
@@ -250,7 +250,7 @@ def _allowed(wishes: _Wishes) -> bool:
 
 def _as_wished(wishes: _Wishes, headers: dict[str, str]) -> Response[bytes]:
     """Build the answer. Whatever it is, a browser that shows it may not let it act as a page of this server."""
-    body = b"null" if isinstance(wishes.result, msgspec.UnsetType) else bytes(wishes.result)
+    body = bytes(wishes.result) or b"null"
     kind = wishes.windmill_content_type
     if kind is not None and body.startswith(b'"'):
         body = msgspec.json.decode(body, type=str).encode()
@@ -269,6 +269,11 @@ async def _refuse_when_full(request: ApiRequest, options: RunOptions) -> None:
     limit = options.queue_limit if options.queue_limit is not None else request.services.settings.queue_limit
     if limit is not None and await jobs.queue_longer_than(request.database, limit):
         raise BadRequestError(f"more than {limit} jobs are queued; try again later")
+
+
+def _sent(args: msgspec.Raw) -> bytes:
+    """Return arguments that came inside a larger body; null means none."""
+    return arguments.read(b"" if bytes(args) == b"null" else bytes(args))
 
 
 def _may_run(request: ApiRequest, path: str | None) -> None:

@@ -26,6 +26,7 @@ MAX_STATEMENT_BYTES = 256 * 1024 * 1024  # PostgreSQL takes messages up to 1 GB;
 PROMOTE_AT_ONCE = 1000
 COUNT_AHEAD_BOUND = 10_000
 _CLAIM_TRIES = 3
+_SPARE_CANDIDATES = 64  # looked at beyond the number of workers, because other hosts may be taking the first ones
 
 _KINDS = {kind.value: kind for kind in JobKind}
 _LANGUAGES: dict[str | None, Language | None] = {None: None, **{language.value: language for language in Language}}
@@ -117,17 +118,20 @@ async def claim(
 ) -> list[ClaimedJob]:
     """Mark up to one queued job per worker as running and return them, best first.
 
-    Where candidates were locked or taken by other hosts meanwhile, looks again, further down the queue.
+    Where so many candidates were locked or taken by other hosts meanwhile that some workers go without, looks again,
+    further down the queue.
     """
-    n_looked_at = 2 * len(workers) + 64  # more than other hosts hold locked at a time
+    claimed: list[ClaimedJob] = []
+    n_spare = _SPARE_CANDIDATES
     for _ in range(_CLAIM_TRIES):
-        rows = await connection.fetch(SQL.claim_jobs, workers, tags, incarnation, weights, n_looked_at, now)
-        if rows[0][0] is not None:
-            return [_claimed(row) for row in rows]
-        if not rows[0]["n_candidates"]:
+        free = workers[len(claimed) :]
+        n_looked_at = len(free) + n_spare
+        rows = await connection.fetch(SQL.claim_jobs, free, tags, incarnation, weights, n_looked_at, now)
+        claimed += [_claimed(row) for row in rows if row[0] is not None]
+        if len(claimed) == len(workers) or rows[0]["n_candidates"] < n_looked_at:
             break
-        n_looked_at *= 4
-    return []
+        n_spare = 4 * n_looked_at
+    return claimed
 
 
 def _claimed(row: Any) -> ClaimedJob:

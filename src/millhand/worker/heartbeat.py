@@ -45,14 +45,15 @@ class Heartbeat:
         self._own_loop: asyncio.AbstractEventLoop | None = None
         self._bell: Bell | None = None
         self._ready = threading.Event()
+        self._resting = False
         self._stopping = False
         self._host_loop: asyncio.AbstractEventLoop | None = None
-        self._ended: asyncio.Event | None = None
+        self._rests = asyncio.Event()
+        self._ended = asyncio.Event()
 
     def start(self) -> None:
         """Begin to beat."""
         self._host_loop = asyncio.get_running_loop()
-        self._ended = asyncio.Event()
         self._thread.start()
         self._ready.wait()
 
@@ -60,10 +61,14 @@ class Heartbeat:
         """Ping now: there may be orders."""
         self._wake()
 
+    async def rest(self) -> None:
+        """Ping no more. The thread's loop still turns, so that the source can close the connection it has there."""
+        self._resting = True
+        self._wake()
+        await self._rests.wait()
+
     async def stop(self) -> None:
-        """Stop beating; returns when the thread has ended, so nobody uses its connection any more."""
-        if self._ended is None:
-            return
+        """End the thread."""
         self._stopping = True
         self._wake()
         await self._ended.wait()
@@ -77,21 +82,29 @@ class Heartbeat:
 
     def _main(self) -> None:
         assert self._host_loop is not None
-        assert self._ended is not None
         try:
             asyncio.run(self._beat())
         except Exception:  # noqa: BLE001 - a thread has nobody above it to tell
             _log.exception("heartbeat.died")
         finally:
             self._ready.set()
-            self._host_loop.call_soon_threadsafe(self._ended.set)
+            self._tell(self._rests)
+            self._tell(self._ended)
 
     async def _beat(self) -> None:
         bell = self._bell = Bell()
         self._own_loop = asyncio.get_running_loop()
         self._ready.set()
-        while not self._stopping:
+        while not self._resting:
             await bell.wait(jittered(await self._once()))
+        self._tell(self._rests)
+        while not self._stopping:
+            await bell.wait()
+
+    def _tell(self, event: asyncio.Event) -> None:
+        """Set an event of the host's loop."""
+        assert self._host_loop is not None
+        self._host_loop.call_soon_threadsafe(event.set)
 
     async def _once(self) -> float:
         """Ping once; return the seconds until the next."""

@@ -84,7 +84,12 @@ class ClaimLoop:
             try:
                 wait_s = await self._claim()
             except SourceUnavailableError as error:
-                await self._stand_back(backoff.next_s(), error)
+                _log.warning("claim.failed", error=str(error))
+                await self._stand_back(backoff.next_s())
+                continue
+            except Exception:  # noqa: BLE001 - whatever it is, running jobs must go on, and the next claim may do
+                _log.exception("claim.failed")
+                await self._stand_back(backoff.next_s())
                 continue
             backoff.reset()
             if wait_s > 0:
@@ -130,10 +135,9 @@ class ClaimLoop:
         poll_s = jittered(self._poll_s)
         self._promote_at = self._promoted_at + (poll_s if due_s is None else min(max(due_s, 0.0), poll_s))
 
-    async def _stand_back(self, seconds: float, error: SourceUnavailableError) -> None:
+    async def _stand_back(self, seconds: float) -> None:
         """Wait after an error, deaf to nudges, so that a source that is away is not hammered."""
         self._metrics.source_errors.inc()
-        _log.warning("claim.failed", error=str(error), again_in_s=round(seconds, 2))
         try:
             async with asyncio.timeout(seconds):
                 await self._stopping.wait()

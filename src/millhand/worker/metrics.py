@@ -30,9 +30,7 @@ class WorkerMetrics:
         self.run = Histogram(
             "millhand_run_seconds", "How long jobs ran, by tag.", ["tag"], buckets=_WAITS_S, registry=self.registry
         )
-        self.source_errors = Counter(
-            "millhand_source_errors", "Claims that failed because the queue was away.", registry=self.registry
-        )
+        self.source_errors = Counter("millhand_source_errors", "Claims that failed.", registry=self.registry)
         self._busy = Gauge("millhand_workers_busy", "Workers that run a job.", registry=self.registry)
         self._workers = Gauge("millhand_workers", "Workers of this host.", registry=self.registry)
 

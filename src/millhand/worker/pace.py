@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import structlog
 
-from millhand.core.errors import SourceUnavailableError
+from millhand.core.errors import MillhandError, SourceUnavailableError
 
 T = TypeVar("T")
 
@@ -61,13 +61,23 @@ class Bell:
         return True
 
 
-async def insist(call: Callable[[], Awaitable[T]]) -> T:
-    """Make a call to the source until it can be reached; its other errors are raised."""
+async def insist(call: Callable[[], Awaitable[T]], *, tries: int = 3) -> T:
+    """Make a call to the source until it can be reached.
+
+    Errors raised on purpose go to the caller at once, others after a few tries: a driver that just lost its connection
+    raises strange ones.
+    """
     backoff = Backoff()
     while True:
         try:
             return await call()
         except SourceUnavailableError as error:
-            wait_s = backoff.next_s()
-            _log.warning("source.unavailable", error=str(error), again_in_s=round(wait_s, 2))
-        await asyncio.sleep(wait_s)
+            _log.warning("source.unavailable", error=str(error))
+        except MillhandError:
+            raise
+        except Exception:
+            tries -= 1
+            if not tries:
+                raise
+            _log.exception("source.strange_error")
+        await asyncio.sleep(backoff.next_s())

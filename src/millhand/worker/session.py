@@ -126,8 +126,9 @@ class Session:
                 for lane in lanes:
                     lane.cancel()
         finally:
-            await self._heartbeat.stop()
+            await self._heartbeat.rest()
             await self._source.close()
+            await self._heartbeat.stop()
         _log.info("worker.ended", incarnation=str(self._info.incarnation), why=end.value)
         return end
 

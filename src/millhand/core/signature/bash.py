@@ -10,8 +10,8 @@ from millhand.core.errors import BadRequestError
 from millhand.core.signature.model import Param, Signature, known_type
 
 _HEADER = re.compile(
-    r"""^(?:(?:export|local|declare|readonly)\s+)?(?P<name>[A-Za-z_]\w*)=
-        (?P<quote>"?)\$(?:(?P<bare>\d)|\{(?P<braced>\d+)\}|\{(?P<index>\d+):?-(?P<default>[^}]*)\})(?P=quote)\s*(?:\#.*)?$""",
+    r"""^(?:(?:export|local|declare|readonly)[ \t]+)?(?P<name>[A-Za-z_]\w*)=
+        (?P<quote>"?)\$(?:(?P<bare>\d)|\{(?P<braced>\d{1,4})\}|\{(?P<index>\d{1,4}):?-(?P<default>[^}\n]*)\})(?P=quote)[ \t]*(?:\#.*)?$""",
     re.MULTILINE | re.VERBOSE,
 )
 _MAX_PARAMS = 255

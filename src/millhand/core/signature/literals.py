@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from msgspec import UNSET
 from tree_sitter import Node
 
+from millhand.core.signature.model import json_value
 from millhand.core.signature.tree import child, named, text
 
 _ESCAPES = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "0": "\0"}
+_BY_NUMBER = re.compile(r"[ux]\{?([0-9A-Fa-f]{1,8})\}?")
 _WRAPPERS = ("as_expression", "satisfies_expression", "parenthesized_expression")
 
 
@@ -23,13 +27,18 @@ def unwrapped(node: Node | None) -> Node | None:
 
 def constant(node: Node | None) -> Any:
     """Return the JSON value of a literal, or UNSET."""
+    return json_value(_constant(node))
+
+
+def _constant(node: Node | None) -> Any:
     literal = unwrapped(node)
     read = _READERS.get(literal.type) if literal is not None else None
     return UNSET if literal is None or read is None else read(literal)
 
 
 def _string(node: Node) -> str:
-    return "".join(_unescape(kid) for kid in named(node))
+    joined = "".join(_unescape(kid) for kid in named(node))
+    return joined.encode("utf-16", "surrogatepass").decode("utf-16", "replace")  # \\ud83d\\ude00 is one character
 
 
 def _template(node: Node) -> Any:
@@ -38,19 +47,19 @@ def _template(node: Node) -> Any:
 
 
 def _negative(node: Node) -> Any:
-    value = constant(child(node, "argument"))
+    value = _constant(child(node, "argument"))
     return -value if text(child(node, "operator")) == "-" and isinstance(value, int | float) else UNSET
 
 
 def _array(node: Node) -> Any:
-    values = [constant(kid) for kid in named(node)]
+    values = [_constant(kid) for kid in named(node)]
     return UNSET if UNSET in values else values
 
 
 def _object(node: Node) -> Any:
     found = {}
     for pair in named(node):
-        key, value = child(pair, "key"), constant(child(pair, "value"))
+        key, value = child(pair, "key"), _constant(child(pair, "value"))
         if pair.type != "pair" or key is None or key.type == "computed_property_name" or value is UNSET:
             return UNSET
         found[key_name(key)] = value
@@ -59,7 +68,7 @@ def _object(node: Node) -> Any:
 
 def key_name(node: Node) -> str:
     """Return the name that a key of an object or a property of a type has."""
-    return str(constant(node)) if node.type in ("string", "number") else text(node)
+    return str(_constant(node)) if node.type in ("string", "number") else text(node)
 
 
 def _number(node: Node) -> Any:
@@ -75,9 +84,9 @@ def _unescape(node: Node) -> str:
     if node.type != "escape_sequence":
         return source
     body = source[1:]
-    if body[:1] in ("u", "x"):
-        digits = body[1:].strip("{}")
-        return chr(int(digits, 16)) if digits and int(digits, 16) < 0x110000 else source  # noqa: PLR2004 — end of Unicode
+    if match := _BY_NUMBER.fullmatch(body):
+        number = int(match[1], 16)
+        return chr(number) if number <= sys.maxunicode else source
     return _ESCAPES.get(body, body.strip("\r\n"))
 
 

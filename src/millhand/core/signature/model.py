@@ -154,6 +154,14 @@ def union_of(members: Sequence[Type]) -> Type:
     return Type(kind="any", schema={"anyOf": [member.schema for member in distinct]}, optional=optional)
 
 
+def json_value(value: Any) -> Any:
+    """Return a value as JSON would give it back, or UNSET where JSON can't carry it (huge numbers, halves of characters)."""
+    try:
+        return UNSET if value is UNSET else msgspec.json.decode(msgspec.json.encode(value))
+    except (ValueError, TypeError, OverflowError, RecursionError, msgspec.MsgspecError):
+        return UNSET
+
+
 def type_of_value(value: Any) -> Type:
     """Return the type that a default value speaks of, where nothing else names one."""
     kind = {bool: "bool", int: "int", float: "float", str: "str", list: "list", dict: "dict"}.get(type(value), "any")

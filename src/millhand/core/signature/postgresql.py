@@ -9,15 +9,23 @@ import msgspec
 from msgspec import UNSET
 
 from millhand.core.errors import BadRequestError
-from millhand.core.signature.model import Param, Signature, Type, known_type, list_of, resource
+from millhand.core.signature.model import Param, Signature, Type, json_value, known_type, list_of, resource
 
 _HEADER = re.compile(
-    r"^--\s*\$(?P<index>\d+)\s+(?P<name>[A-Za-z_]\w*)\s*(?:\((?P<type>[^()]*(?:\([^()]*\))?[^()]*)\))?\s*(?:=\s*(?P<default>.*?))?\s*$",
+    r"^--[ \t]*\$(?P<index>\d{1,5})[ \t]+(?P<name>[A-Za-z_]\w*)[ \t]*"
+    r"(?:\((?P<type>[^()\n]*(?:\([^()\n]*\)[^()\n]*)?)\)[ \t]*)?(?:=(?P<default>.*))?$",
     re.MULTILINE,
 )
-_USE = re.compile(r"\$(?P<index>\d+)(?:\s*::\s*(?P<type>[A-Za-z_][\w ]*(?:\[\])?))?")
+_USE = re.compile(
+    r"""\$(?P<index>\d{1,5})(?:\s*::\s*(?P<type>
+        (?:double\ precision|(?:character|bit)\ varying|time(?:stamp)?\ with(?:out)?\ time\ zone|[a-z_][\w.]*)
+        (?:\([\d, ]*\))?(?:\[\])?))?""",
+    re.VERBOSE | re.IGNORECASE,
+)
+# Whatever is never closed reaches to the end: nothing is scanned twice, however the text is made.
 _NOT_CODE = re.compile(
-    r"""'(?:[^']|'')*'|"[^"]*"|--[^\n]*|/\*.*?\*/|(?P<tag>\$(?:[A-Za-z_]\w*)?\$).*?(?P=tag)""", re.DOTALL
+    r"""'(?:[^']|'')*+(?:'|\Z)|"[^"]*+(?:"|\Z)|--[^\n]*|/\*.*?(?:\*/|\Z)|(?P<tag>\$(?:[A-Za-z_]\w*)?\$).*?(?:(?P=tag)|\Z)""",
+    re.DOTALL,
 )
 _DATABASE = re.compile(r"^--\s*database\s+(?P<path>\S+)\s*$", re.MULTILINE)
 
@@ -77,7 +85,7 @@ def _param(index: int, header: re.Match[str] | None, cast: str) -> Param:
         schema=known.schema,
         type_text=type_text,
         has_default=default is not None,
-        default=UNSET if default is None else _default(default, known),
+        default=UNSET if default is None else json_value(_default(default.strip(), known)),
     )
 
 

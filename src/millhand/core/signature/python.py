@@ -16,6 +16,7 @@ from millhand.core.signature.model import (
     Type,
     TypeReader,
     enum_of,
+    json_value,
     known_type,
     list_of,
     mapping_of,
@@ -110,8 +111,8 @@ def _constant(node: ast.expr | None) -> Any:
     if node is None:
         return UNSET
     try:
-        return msgspec.json.decode(msgspec.json.encode(ast.literal_eval(node)))
-    except (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, msgspec.MsgspecError):
+        return json_value(ast.literal_eval(node))
+    except (ValueError, TypeError, SyntaxError, MemoryError):
         return UNSET
 
 

@@ -155,6 +155,8 @@ def _drop_rights(seat):
     if seat.mode != "none":
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
     if seat.uid >= 0:
+        for fd in (IN, OUT, LOG):  # so that it may open them anew by /proc/self/fd, as Deno does, and /dev/stderr
+            os.fchown(fd, seat.uid, seat.uid)
         os.setgroups([])
         os.setresgid(seat.uid, seat.uid, seat.uid)
         os.setresuid(seat.uid, seat.uid, seat.uid)

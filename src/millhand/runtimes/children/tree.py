@@ -25,8 +25,7 @@ def supervise(own_user):
     status = _wait(child)
     _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
     if os.getpid() != 1:
-        while _signal_all(_signal.SIGKILL, all_mine):
-            _reap_one()
+        _end_all(all_mine)
     _end_like(status)
 
 
@@ -37,28 +36,20 @@ def _wait(child):
             return status
 
 
-def _reap_one():
+def _end_all(all_mine):
+    """Kill everything below, until nothing is left: what a killed process had started comes to us in turn."""
     try:
-        os.waitpid(-1, 0)
+        while True:
+            _signal_all(_signal.SIGKILL, all_mine)
+            os.waitpid(-1, 0)
     except ChildProcessError:
         pass
 
 
 def _signal_all(number, all_mine):
-    """Signal everything of this job but this process; return whether there was something."""
-    if all_mine:
-        try:
-            os.kill(-1, number)
-        except ProcessLookupError:
-            return False
-        return True
-    below = descendants(os.getpid())
-    for pid in below:
-        try:
-            os.kill(pid, number)
-        except ProcessLookupError:
-            pass
-    return bool(below)
+    """Signal everything of this job but this process."""
+    for pid in (-1,) if all_mine else descendants(os.getpid()):
+        _send(pid, number)
 
 
 def _end_like(status):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -15,6 +17,9 @@ from millhand.core.errors import LockFailedError
 from millhand.runtimes.dependencies.tools import run_tool
 
 _SAY_VERSION = "import sys; print(sys.version.split()[0]); print(sys.executable)"
+
+
+_LISTED_S = 60.0
 
 
 class _Found(msgspec.Struct, kw_only=True):
@@ -33,6 +38,9 @@ class Interpreters:
         self.default_version = _version_of(default)
         self._uv = uv
         self._env = env
+        self._listing = asyncio.Lock()
+        self._listed: dict[str, str] = {}
+        self._listed_until = 0.0
         self._paths = {_minor(self.default_version): default}
 
     def path(self, version: str | None) -> str | None:
@@ -54,23 +62,31 @@ class Interpreters:
         wanted = SpecifierSet(specifiers, prereleases=True)
         if Version(self.default_version) in wanted:
             return _minor(self.default_version), self.default
-        found = {version: path for version, path in (await self._installed()).items() if Version(version) in wanted}
+        installed = await self._installed()
+        found = {version: path for version, path in installed.items() if Version(version) in wanted}
         if not found:
-            raise await self._none_fits(specifiers)
+            raise self._none_fits(specifiers, installed)
         newest = max(found, key=Version)
         self._paths[_minor(newest)] = found[newest]
         return _minor(newest), found[newest]
 
-    async def _none_fits(self, specifiers: str) -> LockFailedError:
-        installed = {_minor(version) for version in (self.default_version, *await self._installed())}
-        known = ", ".join(sorted(installed, key=Version))
+    def _none_fits(self, specifiers: str, installed: Iterable[str]) -> LockFailedError:
+        versions = {_minor(version) for version in (self.default_version, *installed)}
+        known = ", ".join(sorted(versions, key=Version))
         return LockFailedError(
             f"no Python {specifiers} on this worker; it has {known}. Ask for one of those, "
             "or install another (`uv python install`)"
         )
 
     async def _installed(self) -> dict[str, str]:
-        """Return the paths of installed Pythons by version."""
+        """Return the paths of installed Pythons by version, as they were within the last minute."""
+        async with self._listing:
+            if time.monotonic() > self._listed_until:
+                self._listed = await self._list()
+                self._listed_until = time.monotonic() + _LISTED_S
+            return self._listed
+
+    async def _list(self) -> dict[str, str]:
         argv = [self._uv, "--no-config", "python", "list", "--only-installed", "--output-format", "json"]
         output = await run_tool(
             argv, cwd=Path("/"), env=self._env, what="looking for Pythons", timeout_s=60, stderr=False

@@ -23,11 +23,11 @@ from millhand.runtimes.dependencies.distributions import distribution_of
 from millhand.runtimes.dependencies.imports import PythonImport, is_script_import, python_imports
 
 _BLOCK = re.compile(r"^#\s*(?P<extra>extra_)?requirements:\s*$", re.IGNORECASE)
-_PY = re.compile(r"^#\s*py:\s*(?P<spec>[<>=~!0-9.,*\s]+?)\s*$", re.MULTILINE)
-_PY_SHORT = re.compile(r"^#\s*py(?P<major>3)(?P<minor>\d{1,2})\s*$", re.MULTILINE)
-_NO_CACHE = re.compile(r"^#\s*no_cache\s*$", re.MULTILINE)
+_PY = re.compile(r"^#[ \t]*py:(?P<spec>[<>=~!0-9.,* \t]+)$", re.MULTILINE)
+_PY_SHORT = re.compile(r"^#[ \t]*py(?P<major>3)(?P<minor>\d{1,2})[ \t]*$", re.MULTILINE)
+_NO_CACHE = re.compile(r"^#[ \t]*no_cache[ \t]*$", re.MULTILINE)
 _PIN = re.compile(
-    r"^[ \t]*(?:import|from)[ \t]+(?P<module>[\w.]+).*#[ \t]*(?P<re>re)?pin:[ \t]*(?P<wanted>\S.*?)[ \t]*$",
+    r"^[ \t]*(?:import|from)[ \t]+(?P<module>[\w.]+).*#[ \t]*(?P<re>re)?pin:[ \t]*(?P<wanted>\S.*)$",
     re.MULTILINE,
 )
 _METADATA = re.compile(r"(?m)^# /// script\s*$\s(?P<content>(^#(| .*)$\s)+)^# ///\s*$")
@@ -165,7 +165,10 @@ def _checked_python(spec: str) -> str:
 
 def _inferred(code: str) -> dict[str, None]:
     """Return the requirements that stand behind the imports, in order."""
-    pins = {match["module"].split(".")[0]: match["wanted"] for match in sorted(_PIN.finditer(code), key=_repin_last)}
+    pins = {
+        match["module"].split(".")[0]: match["wanted"].rstrip()
+        for match in sorted(_PIN.finditer(code), key=_repin_last)
+    }
     found: dict[str, None] = {}
     for item in python_imports(code):
         root = item.module.split(".")[0]

@@ -8,6 +8,7 @@ from datetime import timedelta
 import msgspec
 from litestar import MediaType, Response, Router, post
 from litestar.datastructures import Cookie
+from litestar.params import JSONBody
 
 from millhand.core import credentials
 from millhand.core.errors import NotAuthenticatedError
@@ -25,7 +26,7 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 
 
 @post("/auth/login", media_type=MediaType.TEXT, status_code=200, operation_id="login", opt=PUBLIC)
-async def login(request: ApiRequest, data: Login) -> Response[str]:
+async def login(request: ApiRequest, data: JSONBody[Login]) -> Response[str]:
     """Trade an e-mail and a password for a token, which also comes as a cookie."""
     logins = request.services.logins
     address = request.client.host if request.client else ""

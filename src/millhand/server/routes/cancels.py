@@ -7,6 +7,7 @@ from uuid import UUID
 
 import msgspec
 from litestar import MediaType, Router, post
+from litestar.params import FromPath, FromQuery, JSONBody
 
 from millhand.core.errors import BadRequestError, NotFoundError
 from millhand.server.query import read_id, read_path
@@ -32,7 +33,9 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     operation_id="cancelQueuedJob",
     opt=WRITE,
 )
-async def cancel_job(request: ApiRequest, workspace: str, job_id: str, data: Reason | None = None) -> str:
+async def cancel_job(
+    request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str], data: JSONBody[Reason | None] = None
+) -> str:
     """Cancel a job: one that waits ends at once, one that runs is told to stop."""
     return await _cancel(request, workspace, job_id, data, force=False)
 
@@ -44,7 +47,9 @@ async def cancel_job(request: ApiRequest, workspace: str, job_id: str, data: Rea
     operation_id="forceCancelQueuedJob",
     opt=WRITE,
 )
-async def force_cancel_job(request: ApiRequest, workspace: str, job_id: str, data: Reason | None = None) -> str:
+async def force_cancel_job(
+    request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str], data: JSONBody[Reason | None] = None
+) -> str:
     """Cancel a job and record that at once, whether or not its worker answers."""
     return await _cancel(request, workspace, job_id, data, force=True)
 
@@ -56,7 +61,9 @@ async def force_cancel_job(request: ApiRequest, workspace: str, job_id: str, dat
     operation_id="cancelPersistentQueuedJobs",
     opt=WRITE,
 )
-async def cancel_persistent(request: ApiRequest, workspace: str, path: str, data: Reason | None = None) -> str:
+async def cancel_persistent(
+    request: ApiRequest, workspace: FromPath[str], path: FromPath[str], data: JSONBody[Reason | None] = None
+) -> str:
     """Cancel the runs of a perpetual script, so that none starts again."""
     canceled = await cancel.cancel_persistent(
         request.database, workspace, read_path(path), by=request.member.username, reason=_reason(data)
@@ -67,7 +74,12 @@ async def cancel_persistent(request: ApiRequest, workspace: str, path: str, data
 
 @post("/jobs/queue/cancel_selection", status_code=200, operation_id="cancelSelection", opt=WRITE)
 async def cancel_selection(
-    *, request: ApiRequest, workspace: str, data: list[UUID], force_cancel: bool = False, all_workspaces: bool = False
+    *,
+    request: ApiRequest,
+    workspace: FromPath[str],
+    data: JSONBody[list[UUID]],
+    force_cancel: FromQuery[bool] = False,
+    all_workspaces: FromQuery[bool] = False,
 ) -> list[UUID]:
     """Cancel many jobs; returns those that were canceled, or told to stop."""
     canceled = await cancel.cancel(
@@ -88,7 +100,7 @@ async def cancel_selection(
     operation_id="runQueuedJobNow",
     opt=WRITE,
 )
-async def run_now(request: ApiRequest, workspace: str, job_id: str) -> str:
+async def run_now(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> str:
     """Have a job that is scheduled for later run now."""
     tag = await queue.run_now(request.database, workspace, read_id(job_id))
     if tag is None:
@@ -98,7 +110,9 @@ async def run_now(request: ApiRequest, workspace: str, job_id: str) -> str:
     return job_id
 
 
-async def _cancel(request: ApiRequest, workspace: str, job_id: str, data: Reason | None, *, force: bool) -> str:
+async def _cancel(
+    request: ApiRequest, workspace: str, job_id: str, data: JSONBody[Reason | None], *, force: bool
+) -> str:
     """Cancel one job. Canceling one that has ended changes nothing and is no error: the caller has what it wants."""
     canceled = await cancel.cancel(
         request.database,
@@ -119,7 +133,7 @@ async def _must_exist(request: ApiRequest, workspace: str, job_id: str) -> None:
         raise NotFoundError(f"there is no job {job_id} in workspace {workspace}")
 
 
-def _reason(data: Reason | None) -> str | None:
+def _reason(data: JSONBody[Reason | None]) -> str | None:
     if data is None or not data.reason:
         return None
     return data.reason.replace("\0", "")[:MAX_REASON]

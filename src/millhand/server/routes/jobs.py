@@ -8,7 +8,8 @@ from uuid import UUID
 
 import msgspec
 from litestar import MediaType, Response, Router, get, post
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, Raw
 
 from millhand.core.errors import BadRequestError, NotFoundError
@@ -46,7 +47,12 @@ class Progress(msgspec.Struct, frozen=True, kw_only=True):
 
 @get("/jobs_u/get/{job_id:str}", operation_id="getJob", opt=READ)
 async def get_job(
-    *, request: ApiRequest, workspace: str, job_id: str, no_logs: bool = False, no_code: bool = False
+    *,
+    request: ApiRequest,
+    workspace: FromPath[str],
+    job_id: FromPath[str],
+    no_logs: FromQuery[bool] = False,
+    no_code: FromQuery[bool] = False,
 ) -> Job:
     """Return a job, queued or completed."""
     job = await jobs.get(request.database, workspace, read_id(job_id), with_code=not no_code)
@@ -57,7 +63,7 @@ async def get_job(
 
 
 @get("/jobs_u/completed/get/{job_id:str}", operation_id="getCompletedJob", opt=READ)
-async def get_completed_job(request: ApiRequest, workspace: str, job_id: str) -> CompletedJob:
+async def get_completed_job(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> CompletedJob:
     """Return a job that has ended."""
     job = await jobs.get(request.database, workspace, read_id(job_id))
     if job is None or job.status is None:
@@ -69,7 +75,7 @@ async def get_completed_job(request: ApiRequest, workspace: str, job_id: str) ->
 
 
 @get("/jobs_u/completed/get_result/{job_id:str}", operation_id="getCompletedJobResult", opt=READ)
-async def get_result(request: ApiRequest, workspace: str, job_id: str) -> Response[Any]:
+async def get_result(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> Response[Any]:
     """Return the result of a job that has ended."""
     result = await results.result_of(request.database, workspace, read_id(job_id))
     if result is None:
@@ -78,7 +84,7 @@ async def get_result(request: ApiRequest, workspace: str, job_id: str) -> Respon
 
 
 @get("/jobs_u/completed/get_result_maybe/{job_id:str}", operation_id="getCompletedJobResultMaybe", opt=READ)
-async def get_result_maybe(request: ApiRequest, workspace: str, job_id: str) -> MaybeResult:
+async def get_result_maybe(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> MaybeResult:
     """Return the result of a job, or how far it is."""
     found = await results.result_maybe(request.database, workspace, read_id(job_id))
     if found is None:
@@ -93,7 +99,7 @@ async def get_result_maybe(request: ApiRequest, workspace: str, job_id: str) -> 
 
 
 @get("/jobs_u/completed/get_timing/{job_id:str}", operation_id="getCompletedJobTiming", opt=READ)
-async def get_timing(request: ApiRequest, workspace: str, job_id: str) -> Timing:
+async def get_timing(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> Timing:
     """Return when a job that has ended was made, started, and how long it ran."""
     job = await _slim(request, workspace, job_id)
     if job.status is None:
@@ -106,7 +112,7 @@ async def get_timing(request: ApiRequest, workspace: str, job_id: str) -> Timing
 
 
 @get("/jobs_u/get_root_job_id/{job_id:str}", operation_id="getRootJobId", opt=READ)
-async def get_root_job_id(request: ApiRequest, workspace: str, job_id: str) -> Response[str]:
+async def get_root_job_id(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> Response[str]:
     """Return the id of the job at the top of the tree that a job is in."""
     root = await jobs.root_of(request.database, workspace, read_id(job_id))
     if root is None:
@@ -115,7 +121,7 @@ async def get_root_job_id(request: ApiRequest, workspace: str, job_id: str) -> R
 
 
 @get("/jobs_u/get_args/{job_id:str}", operation_id="getJobArgs", opt=READ)
-async def get_args(request: ApiRequest, workspace: str, job_id: str) -> Response[bytes]:
+async def get_args(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> Response[bytes]:
     """Return the arguments of a job."""
     args = await jobs.args_of(request.database, workspace, read_id(job_id))
     if args is None:
@@ -124,7 +130,7 @@ async def get_args(request: ApiRequest, workspace: str, job_id: str) -> Response
 
 
 @get("/jobs_u/why/{job_id:str}", operation_id="whyJob", opt=READ)
-async def why(request: ApiRequest, workspace: str, job_id: str) -> Why:
+async def why(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> Why:
     """Say in words and in data why a job has not started, or how it stands."""
     facts = await jobs.why(request.database, workspace, read_id(job_id))
     if facts is None:
@@ -133,25 +139,31 @@ async def why(request: ApiRequest, workspace: str, job_id: str) -> Why:
 
 
 @post("/jobs_u/queue/get_started_at_by_ids", status_code=200, operation_id="getStartedAtByIds", opt=READ)
-async def get_started_at_by_ids(request: ApiRequest, workspace: str, data: list[UUID]) -> list[datetime | None]:
+async def get_started_at_by_ids(
+    request: ApiRequest, workspace: FromPath[str], data: JSONBody[list[UUID]]
+) -> list[datetime | None]:
     """Return when each of these jobs started, null for those that have not."""
     return await jobs.started_at(request.database, workspace, data)
 
 
 @get("/jobs/list", operation_id="listJobs", opt=READ, dependencies={"wanted": Provide(job_query)})
-async def list_jobs(request: ApiRequest, workspace: str, wanted: JobQuery) -> list[Job]:
+async def list_jobs(request: ApiRequest, workspace: FromPath[str], wanted: NamedDependency[JobQuery]) -> list[Job]:
     """List jobs, queued and completed, newest first."""
     return job_payloads(await _find(request, workspace, wanted, in_queue=wanted.in_queue, ended=wanted.ended))
 
 
 @get("/jobs/queue/list", operation_id="listQueue", opt=READ, dependencies={"wanted": Provide(job_query)})
-async def list_queue(request: ApiRequest, workspace: str, wanted: JobQuery) -> list[QueuedJob]:
+async def list_queue(
+    request: ApiRequest, workspace: FromPath[str], wanted: NamedDependency[JobQuery]
+) -> list[QueuedJob]:
     """List jobs that have not ended, newest first."""
     return job_payloads(await _find(request, workspace, wanted, in_queue=True, ended=False))  # type: ignore[return-value]
 
 
 @get("/jobs/completed/list", operation_id="listCompletedJobs", opt=READ, dependencies={"wanted": Provide(job_query)})
-async def list_completed(request: ApiRequest, workspace: str, wanted: JobQuery) -> list[CompletedJob]:
+async def list_completed(
+    request: ApiRequest, workspace: FromPath[str], wanted: NamedDependency[JobQuery]
+) -> list[CompletedJob]:
     """List jobs that have ended, newest first."""
     return job_payloads(await _find(request, workspace, wanted, in_queue=False, ended=True))  # type: ignore[return-value]
 
@@ -162,7 +174,9 @@ async def list_completed(request: ApiRequest, workspace: str, wanted: JobQuery) 
     opt=READ,
     dependencies={"wanted": Provide(job_query)},
 )
-async def list_filtered_uuids(request: ApiRequest, workspace: str, wanted: JobQuery) -> list[UUID]:
+async def list_filtered_uuids(
+    request: ApiRequest, workspace: FromPath[str], wanted: NamedDependency[JobQuery]
+) -> list[UUID]:
     """List the ids of the jobs that fit a filter."""
     found = await _find(request, workspace, wanted, in_queue=wanted.in_queue, ended=wanted.ended)
     return [job.id for job in found]
@@ -174,13 +188,17 @@ async def list_filtered_uuids(request: ApiRequest, workspace: str, wanted: JobQu
     opt=READ,
     dependencies={"wanted": Provide(job_query)},
 )
-async def list_filtered_queue_uuids(request: ApiRequest, workspace: str, wanted: JobQuery) -> list[UUID]:
+async def list_filtered_queue_uuids(
+    request: ApiRequest, workspace: FromPath[str], wanted: NamedDependency[JobQuery]
+) -> list[UUID]:
     """List the ids of the unended jobs that fit a filter: a selection to cancel."""
     return [job.id for job in await _find(request, workspace, wanted, in_queue=True, ended=False)]
 
 
 @get("/jobs/queue/count", operation_id="getQueueCount", opt=READ)
-async def queue_count(*, request: ApiRequest, workspace: str, all_workspaces: bool = False) -> QueueCount:
+async def queue_count(
+    *, request: ApiRequest, workspace: FromPath[str], all_workspaces: FromQuery[bool] = False
+) -> QueueCount:
     """Count the jobs that wait for a worker."""
     where = request.workspace_or_all(workspace, all_workspaces=all_workspaces)
     size = await jobs.queue_size(request.database, where)
@@ -188,7 +206,7 @@ async def queue_count(*, request: ApiRequest, workspace: str, all_workspaces: bo
 
 
 @get("/jobs/completed/count", operation_id="getCompletedCount", opt=READ)
-async def completed_count(request: ApiRequest, workspace: str) -> QueueCount:
+async def completed_count(request: ApiRequest, workspace: FromPath[str]) -> QueueCount:
     """Count the jobs that have ended."""
     return QueueCount(database_length=await jobs.count_completed(request.database, workspace))
 
@@ -197,11 +215,11 @@ async def completed_count(request: ApiRequest, workspace: str) -> QueueCount:
 async def count_completed_jobs(
     *,
     request: ApiRequest,
-    workspace: str,
-    completed_after_s_ago: float | None = None,
-    success: bool | None = None,
-    tags: str | None = None,
-    all_workspaces: bool = False,
+    workspace: FromPath[str],
+    completed_after_s_ago: FromQuery[float | None] = None,
+    success: FromQuery[bool | None] = None,
+    tags: FromQuery[str | None] = None,
+    all_workspaces: FromQuery[bool] = False,
 ) -> int:
     """Count the jobs that have ended, by time, outcome and tag."""
     statuses = None if success is None else ["success", "skipped"] if success else ["failure", "canceled"]
@@ -215,7 +233,7 @@ async def count_completed_jobs(
 
 
 @post("/jobs/completed/delete/{job_id:str}", status_code=200, operation_id="deleteCompletedJob", opt=WRITE)
-async def delete_completed(request: ApiRequest, workspace: str, job_id: str) -> CompletedJob:
+async def delete_completed(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> CompletedJob:
     """Erase arguments, result and log of a job that has ended; that it ran stays known."""
     request.require_admin()
     await jobs.erase(request.database, workspace, read_id(job_id))
@@ -228,7 +246,7 @@ async def delete_completed(request: ApiRequest, workspace: str, job_id: str) -> 
 
 
 @get("/jobs/queue/position/{due_ms:int}", operation_id="getQueuePosition", opt=READ)
-async def queue_position(request: ApiRequest, workspace: str, due_ms: int) -> QueuePosition:
+async def queue_position(request: ApiRequest, workspace: FromPath[str], due_ms: FromPath[int]) -> QueuePosition:
     """Return the place in the queue of a job that is due at a time, in Unix milliseconds."""
     if not 0 <= due_ms <= LATEST_MS:
         raise BadRequestError(f"{due_ms} is not a time in Unix milliseconds")
@@ -237,7 +255,7 @@ async def queue_position(request: ApiRequest, workspace: str, due_ms: int) -> Qu
 
 
 @get("/jobs/queue/scheduled_for/{job_id:str}", operation_id="getScheduledFor", opt=READ)
-async def get_scheduled_for(request: ApiRequest, workspace: str, job_id: str) -> int:
+async def get_scheduled_for(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> int:
     """Return when a job in the queue is due, in Unix milliseconds."""
     due = await jobs.scheduled_for(request.database, workspace, read_id(job_id))
     if due is None:
@@ -246,7 +264,7 @@ async def get_scheduled_for(request: ApiRequest, workspace: str, job_id: str) ->
 
 
 @get("/jobs/worker_is_draining/{job_id:str}", operation_id="workerIsDraining", opt=READ)
-async def worker_is_draining(request: ApiRequest, workspace: str, job_id: str) -> bool:
+async def worker_is_draining(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> bool:
     """Tell whether the worker of a running job takes no more jobs: time to come to an end."""
     draining = await jobs.draining(request.database, workspace, read_id(job_id))
     if draining is None and not await jobs.known(request.database, workspace, [read_id(job_id)]):
@@ -261,7 +279,9 @@ async def worker_is_draining(request: ApiRequest, workspace: str, job_id: str) -
     operation_id="setJobProgress",
     opt=WRITE,
 )
-async def set_progress(request: ApiRequest, workspace: str, job_id: str, data: Progress) -> str:
+async def set_progress(
+    request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str], data: JSONBody[Progress]
+) -> str:
     """Record how far a running job is, 0 to 100."""
     if not 0 <= data.percent <= 100:  # noqa: PLR2004 - percent
         raise BadRequestError(f"percent is {data.percent}; it must be between 0 and 100")
@@ -272,7 +292,7 @@ async def set_progress(request: ApiRequest, workspace: str, job_id: str, data: P
 
 
 @get("/job_metrics/get_progress/{job_id:str}", operation_id="getJobProgress", opt=READ)
-async def get_progress(request: ApiRequest, workspace: str, job_id: str) -> int | None:
+async def get_progress(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> int | None:
     """Return how far a job is, 0 to 100, or null where it has not said so."""
     watch = await jobs.watch(request.database, workspace, read_id(job_id))
     if watch is None:
@@ -288,7 +308,7 @@ async def db_clock(request: ApiRequest) -> int:
 
 @get("/jobs/completed/count_by_tag", operation_id="countJobsByTag", opt=READ)
 async def count_by_tag(
-    request: ApiRequest, horizon_secs: float = 3600, workspace_id: str | None = None
+    request: ApiRequest, horizon_secs: FromQuery[float] = 3600, workspace_id: FromQuery[str | None] = None
 ) -> list[TagCount]:
     """Count the jobs that ended within the last seconds, by tag."""
     if workspace_id is not None:
@@ -300,7 +320,7 @@ async def count_by_tag(
 
 
 async def _find(
-    request: ApiRequest, workspace: str, wanted: JobQuery, *, in_queue: bool, ended: bool
+    request: ApiRequest, workspace: str, wanted: NamedDependency[JobQuery], *, in_queue: bool, ended: bool
 ) -> list[JobRecord]:
     return await jobs.find(
         request.database,

@@ -7,12 +7,14 @@ from uuid import UUID
 
 import msgspec
 from litestar import MediaType, Response, Router, get, post
-from litestar.di import Provide
+from litestar.di import NamedDependency, Provide
+from litestar.params import FromPath, FromQuery
 
 from millhand.core.errors import BadRequestError
 from millhand.core.ids import new_id
 from millhand.core.job import NewJob
-from millhand.server import arguments, runs
+from millhand.server import arguments, bodies, runs
+from millhand.server.bodies import TakesArgs, TakesBatch, TakesBatchOf, TakesPreview
 from millhand.server.query import RunOptions, read_hash, run_options
 from millhand.server.request import ApiRequest
 from millhand.server.runs import BatchItem, Preview
@@ -30,34 +32,55 @@ class BatchOf(msgspec.Struct, frozen=True, kw_only=True):
     hash: str | None = None
     rawscript: Preview | None = None
     tag: str | None = None
-    args: msgspec.Raw | None = None
+    args: msgspec.Raw = msgspec.Raw(b"")
 
 
-@post("/run/p/{path:path}", media_type=MediaType.TEXT, operation_id="runScriptByPath", opt=RUN)
-async def run_script_by_path(request: ApiRequest, workspace: str, path: str, options: RunOptions) -> Response[str]:
+@post(
+    "/run/p/{path:path}", media_type=MediaType.TEXT, operation_id="runScriptByPath", opt=RUN, operation_class=TakesArgs
+)
+async def run_script_by_path(
+    request: ApiRequest, workspace: FromPath[str], path: FromPath[str], options: NamedDependency[RunOptions]
+) -> Response[str]:
     """Run the script at a path with the body as its arguments, and return the id of the job."""
     return await _pushed(
         request, await runs.script_at(request, workspace, path, await _args(request, options), options)
     )
 
 
-@post("/run/h/{script_hash:str}", media_type=MediaType.TEXT, operation_id="runScriptByHash", opt=RUN)
+@post(
+    "/run/h/{script_hash:str}",
+    media_type=MediaType.TEXT,
+    operation_id="runScriptByHash",
+    opt=RUN,
+    operation_class=TakesArgs,
+)
 async def run_script_by_hash(
-    request: ApiRequest, workspace: str, script_hash: str, options: RunOptions
+    request: ApiRequest, workspace: FromPath[str], script_hash: FromPath[str], options: NamedDependency[RunOptions]
 ) -> Response[str]:
     """Run one version of a script with the body as its arguments, and return the id of the job."""
     args = await _args(request, options)
     return await _pushed(request, await runs.script_of_hash(request, workspace, read_hash(script_hash), args, options))
 
 
-@post("/run/preview", media_type=MediaType.TEXT, operation_id="runScriptPreview", opt=RUN)
-async def run_preview(request: ApiRequest, workspace: str, data: Preview, options: RunOptions) -> Response[str]:
+@post("/run/preview", media_type=MediaType.TEXT, operation_id="runScriptPreview", opt=RUN, operation_class=TakesPreview)
+async def run_preview(
+    request: ApiRequest, workspace: FromPath[str], options: NamedDependency[RunOptions]
+) -> Response[str]:
     """Run code that comes with the request, and return the id of the job."""
+    data = await bodies.read(request, Preview)
     return await _pushed(request, runs.preview(request, workspace, data, options))
 
 
-@post("/run_wait_result/p/{path:path}", status_code=200, operation_id="runWaitResultScriptByPath", opt=RUN)
-async def run_wait_result_by_path(request: ApiRequest, workspace: str, path: str, options: RunOptions) -> Response[Any]:
+@post(
+    "/run_wait_result/p/{path:path}",
+    status_code=200,
+    operation_id="runWaitResultScriptByPath",
+    opt=RUN,
+    operation_class=TakesArgs,
+)
+async def run_wait_result_by_path(
+    request: ApiRequest, workspace: FromPath[str], path: FromPath[str], options: NamedDependency[RunOptions]
+) -> Response[Any]:
     """Run the script at a path and answer with its result."""
     job = await runs.script_at(request, workspace, path, await _args(request, options), options)
     return await runs.push_and_wait(request, job, options)
@@ -65,16 +88,26 @@ async def run_wait_result_by_path(request: ApiRequest, workspace: str, path: str
 
 @get("/run_wait_result/p/{path:path}", operation_id="runWaitResultScriptByPathGet", opt=RUN)
 async def run_wait_result_by_path_get(
-    request: ApiRequest, workspace: str, path: str, options: RunOptions, payload: str | None = None
+    request: ApiRequest,
+    workspace: FromPath[str],
+    path: FromPath[str],
+    options: NamedDependency[RunOptions],
+    payload: FromQuery[str | None] = None,
 ) -> Response[Any]:
     """Run the script at a path, its arguments as base64 JSON in `payload`, and answer with its result."""
     args = arguments.with_headers(arguments.from_payload(payload), options.include_header, request.headers)
     return await runs.push_and_wait(request, await runs.script_at(request, workspace, path, args, options), options)
 
 
-@post("/run_wait_result/h/{script_hash:str}", status_code=200, operation_id="runWaitResultScriptByHash", opt=RUN)
+@post(
+    "/run_wait_result/h/{script_hash:str}",
+    status_code=200,
+    operation_id="runWaitResultScriptByHash",
+    opt=RUN,
+    operation_class=TakesArgs,
+)
 async def run_wait_result_by_hash(
-    request: ApiRequest, workspace: str, script_hash: str, options: RunOptions
+    request: ApiRequest, workspace: FromPath[str], script_hash: FromPath[str], options: NamedDependency[RunOptions]
 ) -> Response[Any]:
     """Run one version of a script and answer with its result."""
     args = await _args(request, options)
@@ -84,7 +117,11 @@ async def run_wait_result_by_hash(
 
 @get("/run_wait_result/h/{script_hash:str}", operation_id="runWaitResultScriptByHashGet", opt=RUN)
 async def run_wait_result_by_hash_get(
-    request: ApiRequest, workspace: str, script_hash: str, options: RunOptions, payload: str | None = None
+    request: ApiRequest,
+    workspace: FromPath[str],
+    script_hash: FromPath[str],
+    options: NamedDependency[RunOptions],
+    payload: FromQuery[str | None] = None,
 ) -> Response[Any]:
     """Run one version of a script, its arguments as base64 JSON in `payload`, and answer with its result."""
     args = arguments.with_headers(arguments.from_payload(payload), options.include_header, request.headers)
@@ -92,23 +129,38 @@ async def run_wait_result_by_hash_get(
     return await runs.push_and_wait(request, job, options)
 
 
-@post("/run_wait_result/preview", status_code=200, operation_id="runScriptPreviewAndWaitResult", opt=RUN)
+@post(
+    "/run_wait_result/preview",
+    status_code=200,
+    operation_id="runScriptPreviewAndWaitResult",
+    opt=RUN,
+    operation_class=TakesPreview,
+)
 async def run_wait_result_preview(
-    request: ApiRequest, workspace: str, data: Preview, options: RunOptions
+    request: ApiRequest, workspace: FromPath[str], options: NamedDependency[RunOptions]
 ) -> Response[Any]:
     """Run code that comes with the request and answer with its result."""
+    data = await bodies.read(request, Preview)
     return await runs.push_and_wait(request, runs.preview(request, workspace, data, options), options)
 
 
-@post("/run_inline/preview", status_code=200, operation_id="runScriptPreviewInline", opt=RUN)
-async def run_inline_preview(request: ApiRequest, workspace: str, data: Preview, options: RunOptions) -> Response[Any]:
+@post(
+    "/run_inline/preview", status_code=200, operation_id="runScriptPreviewInline", opt=RUN, operation_class=TakesPreview
+)
+async def run_inline_preview(
+    request: ApiRequest, workspace: FromPath[str], options: NamedDependency[RunOptions]
+) -> Response[Any]:
     """Run code that comes with the request and answer with its result: here too, on a worker."""
+    data = await bodies.read(request, Preview)
     return await runs.push_and_wait(request, runs.preview(request, workspace, data, options), options)
 
 
-@post("/run/batch", operation_id="runBatch", opt=RUN)
-async def run_batch(request: ApiRequest, workspace: str, data: list[BatchItem], options: RunOptions) -> Response[Any]:
+@post("/run/batch", operation_id="runBatch", opt=RUN, operation_class=TakesBatch)
+async def run_batch(
+    request: ApiRequest, workspace: FromPath[str], options: NamedDependency[RunOptions]
+) -> Response[Any]:
     """Push up to 100,000 jobs in one transaction and return their ids in the order given."""
+    data = await bodies.read(request, list[BatchItem])
     if len(data) > MAX_BATCH:
         raise BadRequestError(f"{len(data):,} jobs in one call; at most {MAX_BATCH:,} are allowed")
     if options.job_id is not None:
@@ -117,11 +169,15 @@ async def run_batch(request: ApiRequest, workspace: str, data: list[BatchItem], 
     return await _pushed_many(request, jobs)
 
 
-@post("/add_batch_jobs/{n:int}", status_code=200, operation_id="addBatchJobs", opt=RUN)
+@post("/add_batch_jobs/{n:int}", status_code=200, operation_id="addBatchJobs", opt=RUN, operation_class=TakesBatchOf)
 async def add_batch_jobs(
-    request: ApiRequest, workspace: str, n: int, data: BatchOf, options: RunOptions
+    request: ApiRequest,
+    workspace: FromPath[str],
+    n: FromPath[int],
+    options: NamedDependency[RunOptions],
 ) -> Response[Any]:
     """Push n jobs that are all alike and return their ids."""
+    data = await bodies.read(request, BatchOf)
     if not 0 < n <= MAX_BATCH:
         raise BadRequestError(f"{n:,} jobs in one call; between 1 and {MAX_BATCH:,} are allowed")
     model = await runs.batch_item(request, workspace, _one_of(data), options)
@@ -137,7 +193,7 @@ def _one_of(data: BatchOf) -> BatchItem:
             content=raw.content,
             language=raw.language,
             lock=raw.lock,
-            args=raw.args or data.args,
+            args=raw.args if bytes(raw.args) else data.args,
             tag=data.tag or raw.tag,
         )
     return BatchItem(path=data.path, hash=data.hash, args=data.args, tag=data.tag)

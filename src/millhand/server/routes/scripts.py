@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import MediaType, Router, get, post
+from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET
 
 from millhand.core.errors import NotFoundError, PermissionDeniedError
@@ -29,7 +30,9 @@ ROOT = "/w/{workspace:str}/scripts"
 
 
 @post("/create", media_type=MediaType.TEXT, operation_id="createScript", opt=WRITE)
-async def create_script(*, request: ApiRequest, workspace: str, data: Deployment, skip_if_noop: bool = False) -> str:
+async def create_script(
+    *, request: ApiRequest, workspace: FromPath[str], data: JSONBody[Deployment], skip_if_noop: FromQuery[bool] = False
+) -> str:
     """Deploy a version of a script and return its hash. Its dependencies are resolved by a job, unless a lock is given."""
     request.require_developer()
     services = request.services
@@ -50,16 +53,16 @@ async def create_script(*, request: ApiRequest, workspace: str, data: Deployment
 async def list_scripts(
     *,
     request: ApiRequest,
-    workspace: str,
-    page: int = 1,
-    per_page: int = LIST_PER_PAGE,
-    path_start: str | None = None,
-    path_exact: str | None = None,
-    created_by: str | None = None,
-    languages: str | None = None,
-    kinds: str | None = None,
-    show_archived: bool = False,
-    include_without_main: bool = False,
+    workspace: FromPath[str],
+    page: FromQuery[int] = 1,
+    per_page: FromQuery[int] = LIST_PER_PAGE,
+    path_start: FromQuery[str | None] = None,
+    path_exact: FromQuery[str | None] = None,
+    created_by: FromQuery[str | None] = None,
+    languages: FromQuery[str | None] = None,
+    kinds: FromQuery[str | None] = None,
+    show_archived: FromQuery[bool] = False,
+    include_without_main: FromQuery[bool] = False,
 ) -> list[WireScript]:
     """List scripts, those deployed last first, without their content."""
     part = page_of(page, per_page)
@@ -77,25 +80,25 @@ async def list_scripts(
 
 
 @get("/list_paths", operation_id="listScriptPaths", opt=READ)
-async def list_script_paths(request: ApiRequest, workspace: str) -> list[str]:
+async def list_script_paths(request: ApiRequest, workspace: FromPath[str]) -> list[str]:
     """List the paths that have a script."""
     return await scripts.paths(request.database, workspace)
 
 
 @get("/get/p/{path:path}", operation_id="getScriptByPath", opt=READ)
-async def get_script_by_path(request: ApiRequest, workspace: str, path: str) -> WireScript:
+async def get_script_by_path(request: ApiRequest, workspace: FromPath[str], path: FromPath[str]) -> WireScript:
     """Return the newest version at a path."""
     return script_payload(await _at(request, workspace, path))
 
 
 @get("/get/h/{script_hash:str}", operation_id="getScriptByHash", opt=READ)
-async def get_script_by_hash(request: ApiRequest, workspace: str, script_hash: str) -> WireScript:
+async def get_script_by_hash(request: ApiRequest, workspace: FromPath[str], script_hash: FromPath[str]) -> WireScript:
     """Return one version."""
     return script_payload(await _of_hash(request, workspace, script_hash))
 
 
 @get("/raw/p/{path:path}", media_type=MediaType.TEXT, operation_id="rawScriptByPath", opt=READ)
-async def raw_script_by_path(request: ApiRequest, workspace: str, path: str) -> str:
+async def raw_script_by_path(request: ApiRequest, workspace: FromPath[str], path: FromPath[str]) -> str:
     """Return the code at a path, which may end like the file of its language."""
     path = path.removeprefix("/")
     for candidate in (path, *_without_ending(path)):
@@ -106,20 +109,24 @@ async def raw_script_by_path(request: ApiRequest, workspace: str, path: str) -> 
 
 
 @get("/raw/h/{script_hash:str}", media_type=MediaType.TEXT, operation_id="rawScriptByHash", opt=READ)
-async def raw_script_by_hash(request: ApiRequest, workspace: str, script_hash: str) -> str:
+async def raw_script_by_hash(request: ApiRequest, workspace: FromPath[str], script_hash: FromPath[str]) -> str:
     """Return the code of one version; the hash may have the ending of a file."""
     return (await _of_hash(request, workspace, script_hash.partition(".")[0])).content
 
 
 @get("/exists/p/{path:path}", operation_id="existsScriptByPath", opt=READ)
-async def exists_script_by_path(request: ApiRequest, workspace: str, path: str) -> bool:
+async def exists_script_by_path(request: ApiRequest, workspace: FromPath[str], path: FromPath[str]) -> bool:
     """Tell whether there is a script at a path."""
     return await scripts.latest(request.database, workspace, read_path(path)) is not None
 
 
 @get("/history/p/{path:path}", operation_id="getScriptHistoryByPath", opt=READ)
 async def get_script_history(
-    request: ApiRequest, workspace: str, path: str, page: int = 1, per_page: int = 100
+    request: ApiRequest,
+    workspace: FromPath[str],
+    path: FromPath[str],
+    page: FromQuery[int] = 1,
+    per_page: FromQuery[int] = 100,
 ) -> list[ScriptVersion]:
     """List the versions at a path, newest first."""
     part = page_of(page, per_page)
@@ -128,7 +135,9 @@ async def get_script_history(
 
 
 @get("/deployment_status/h/{script_hash:str}", operation_id="getScriptDeploymentStatus", opt=READ)
-async def get_deployment_status(request: ApiRequest, workspace: str, script_hash: str) -> DeploymentStatus:
+async def get_deployment_status(
+    request: ApiRequest, workspace: FromPath[str], script_hash: FromPath[str]
+) -> DeploymentStatus:
     """Tell whether the dependencies of a version are resolved, and by which job."""
     script = await _of_hash(request, workspace, script_hash)
     return DeploymentStatus(
@@ -141,7 +150,7 @@ async def get_deployment_status(request: ApiRequest, workspace: str, script_hash
 @post(
     "/archive/p/{path:path}", status_code=200, media_type=MediaType.TEXT, operation_id="archiveScriptByPath", opt=WRITE
 )
-async def archive_script_by_path(request: ApiRequest, workspace: str, path: str) -> str:
+async def archive_script_by_path(request: ApiRequest, workspace: FromPath[str], path: FromPath[str]) -> str:
     """Archive a script: it can't be run by its path any more."""
     request.require_developer()
     path = read_path(path)
@@ -151,7 +160,9 @@ async def archive_script_by_path(request: ApiRequest, workspace: str, path: str)
 
 
 @post("/archive/h/{script_hash:str}", status_code=200, operation_id="archiveScriptByHash", opt=WRITE)
-async def archive_script_by_hash(request: ApiRequest, workspace: str, script_hash: str) -> WireScript:
+async def archive_script_by_hash(
+    request: ApiRequest, workspace: FromPath[str], script_hash: FromPath[str]
+) -> WireScript:
     """Archive one version."""
     request.require_developer()
     if not await scripts.archive(request.database, workspace, read_hash(script_hash)):
@@ -160,7 +171,7 @@ async def archive_script_by_hash(request: ApiRequest, workspace: str, script_has
 
 
 @post("/delete/p/{path:path}", status_code=200, operation_id="deleteScriptByPath", opt=WRITE)
-async def delete_script_by_path(request: ApiRequest, workspace: str, path: str) -> str:
+async def delete_script_by_path(request: ApiRequest, workspace: FromPath[str], path: FromPath[str]) -> str:
     """Erase the code of all versions at a path; jobs of the past stay known."""
     _require_admin_to_delete(request)
     path = read_path(path)
@@ -170,7 +181,9 @@ async def delete_script_by_path(request: ApiRequest, workspace: str, path: str) 
 
 
 @post("/delete/h/{script_hash:str}", status_code=200, operation_id="deleteScriptByHash", opt=WRITE)
-async def delete_script_by_hash(request: ApiRequest, workspace: str, script_hash: str) -> WireScript:
+async def delete_script_by_hash(
+    request: ApiRequest, workspace: FromPath[str], script_hash: FromPath[str]
+) -> WireScript:
     """Erase the code of one version."""
     _require_admin_to_delete(request)
     if not await scripts.delete(request.database, workspace, read_hash(script_hash)):

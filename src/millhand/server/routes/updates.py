@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from litestar import MediaType, Response, Router, get
+from litestar.params import FromPath, FromQuery
 from litestar.response import Stream
 
 from millhand.core.errors import BadRequestError, NotFoundError
@@ -24,13 +25,13 @@ _MAX_OFFSET = 2**53
 async def get_update(
     *,
     request: ApiRequest,
-    workspace: str,
-    job_id: str,
-    running: bool | None = None,
-    log_offset: int = 0,
-    stream_offset: int = 0,
-    get_progress: bool = False,
-    no_logs: bool = False,
+    workspace: FromPath[str],
+    job_id: FromPath[str],
+    running: FromQuery[bool | None] = None,
+    log_offset: FromQuery[int] = 0,
+    stream_offset: FromQuery[int] = 0,
+    get_progress: FromQuery[bool] = False,
+    no_logs: FromQuery[bool] = False,
 ) -> JobUpdate:
     """Return what is new about a job, waiting up to 0.4 s for it."""
     position = Position(
@@ -49,14 +50,14 @@ async def get_update(
 async def get_update_sse(
     *,
     request: ApiRequest,
-    workspace: str,
-    job_id: str,
-    running: bool | None = None,
-    log_offset: int = 0,
-    stream_offset: int = 0,
-    get_progress: bool = False,
-    only_result: bool = False,
-    no_logs: bool = False,
+    workspace: FromPath[str],
+    job_id: FromPath[str],
+    running: FromQuery[bool | None] = None,
+    log_offset: FromQuery[int] = 0,
+    stream_offset: FromQuery[int] = 0,
+    get_progress: FromQuery[bool] = False,
+    only_result: FromQuery[bool] = False,
+    no_logs: FromQuery[bool] = False,
 ) -> Stream:
     """Stream what is new about a job as server-sent events until it ends, or for a minute."""
     position = Position(
@@ -77,7 +78,7 @@ async def get_update_sse(
 
 
 @get("/get_logs/{job_id:str}", media_type=MediaType.TEXT, operation_id="getJobLogs", opt=READ)
-async def get_logs(request: ApiRequest, workspace: str, job_id: str) -> Response[str]:
+async def get_logs(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> Response[str]:
     """Return the log of a job."""
     return await _log(request, workspace, job_id, offset=0)
 
@@ -85,7 +86,7 @@ async def get_logs(request: ApiRequest, workspace: str, job_id: str) -> Response
 @get(
     "/get_completed_logs_tail/{job_id:str}", media_type=MediaType.TEXT, operation_id="getCompletedJobLogsTail", opt=READ
 )
-async def get_logs_tail(request: ApiRequest, workspace: str, job_id: str) -> Response[str]:
+async def get_logs_tail(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> Response[str]:
     """Return the end of the log of a job."""
     length = await logs.length(request.database, read_id(job_id))
     return await _log(request, workspace, job_id, offset=max(length - TAIL_UNITS, 0))

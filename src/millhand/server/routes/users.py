@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 from litestar import MediaType, Router, delete, get, post
+from litestar.params import FromPath, FromQuery, JSONBody
 from msgspec import UNSET, UnsetType
 
 from millhand.core.errors import BadRequestError, NotFoundError, PermissionDeniedError
@@ -87,7 +88,7 @@ async def global_whoami(request: ApiRequest) -> GlobalUser:
 
 
 @get("/w/{workspace:str}/users/whoami", operation_id="whoami", opt=READ)
-async def whoami(request: ApiRequest, workspace: str) -> WorkspaceUser:
+async def whoami(request: ApiRequest, workspace: FromPath[str]) -> WorkspaceUser:
     """Tell who the token belongs to in a workspace, and what they may do there."""
     identity, member = request.identity, request.member
     since = await people.member_since(request.database, workspace, identity.email)
@@ -109,7 +110,7 @@ async def whoami(request: ApiRequest, workspace: str) -> WorkspaceUser:
 
 
 @post("/users/tokens/create", media_type=MediaType.TEXT, operation_id="createToken", opt=WRITE)
-async def create_token(request: ApiRequest, data: NewToken) -> str:
+async def create_token(request: ApiRequest, data: JSONBody[NewToken]) -> str:
     """Make a token with at most the rights of the one that asks, and return it: the only time that it is seen."""
     refuse_jobs(request.identity.job_id, "make tokens")
     if data.expiration is not None and data.expiration.tzinfo is None:
@@ -131,7 +132,11 @@ async def create_token(request: ApiRequest, data: NewToken) -> str:
 
 @get("/users/tokens/list", operation_id="listTokens", opt=READ)
 async def list_tokens(
-    *, request: ApiRequest, exclude_ephemeral: bool = False, page: int = 1, per_page: int = 100
+    *,
+    request: ApiRequest,
+    exclude_ephemeral: FromQuery[bool] = False,
+    page: FromQuery[int] = 1,
+    per_page: FromQuery[int] = 100,
 ) -> list[WireToken]:
     """List one's own tokens that have not expired."""
     part = page_of(page, per_page)
@@ -152,7 +157,7 @@ async def list_tokens(
     operation_id="deleteToken",
     opt=WRITE,
 )
-async def delete_token(request: ApiRequest, token_prefix: str) -> str:
+async def delete_token(request: ApiRequest, token_prefix: FromPath[str]) -> str:
     """Revoke one of one's own tokens, named by its first ten characters."""
     refuse_jobs(request.identity.job_id, "revoke tokens")
     revoked = await people.delete_token(request.database, request.identity.email, token_prefix)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from litestar import Router, get
+from litestar.params import FromPath, FromQuery
 from msgspec import UNSET
 
 from millhand.core.tags import ALL_DEFAULT_TAGS
@@ -19,7 +20,7 @@ PING_S = 60.0  # a worker that pinged within this time is counted as there
 
 @get("/workers/list", operation_id="listWorkers", opt=READ)
 async def list_workers(
-    *, request: ApiRequest, page: int = 1, per_page: int = 100, ping_since: float = 300
+    *, request: ApiRequest, page: FromQuery[int] = 1, per_page: FromQuery[int] = 100, ping_since: FromQuery[float] = 300
 ) -> list[WireWorker]:
     """List the workers that pinged within the last seconds."""
     part = page_of(page, per_page)
@@ -46,13 +47,13 @@ async def get_custom_tags(request: ApiRequest) -> list[str]:
 
 
 @get("/w/{workspace:str}/workers/custom_tags", operation_id="getCustomTagsForWorkspace", opt=READ)
-async def get_custom_tags_for_workspace(request: ApiRequest, workspace: str) -> list[str]:  # noqa: ARG001 - in the path
+async def get_custom_tags_for_workspace(request: ApiRequest, workspace: FromPath[str]) -> list[str]:  # noqa: ARG001 - in the path
     """List the tags beyond the default ones that a workspace may use."""
     return await _custom_tags(request)
 
 
 @get("/workers/exists_workers_with_tags", operation_id="existsWorkersWithTags", opt=READ)
-async def exists_workers_with_tags(request: ApiRequest, tags: str) -> dict[str, bool]:
+async def exists_workers_with_tags(request: ApiRequest, tags: FromQuery[str]) -> dict[str, bool]:
     """Tell for each of these tags whether a live worker listens to it."""
     served = set(await workers.served_tags(request.database))
     return {tag.strip(): tag.strip() in served for tag in tags.split(",") if tag.strip()}

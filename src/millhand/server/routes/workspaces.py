@@ -6,6 +6,7 @@ import re
 
 import msgspec
 from litestar import MediaType, Router, get, post
+from litestar.params import JSONBody
 
 from millhand.core.errors import BadRequestError
 from millhand.server.auth import refuse_jobs
@@ -76,13 +77,13 @@ async def list_user_workspaces(request: ApiRequest) -> UserWorkspaces:
 
 
 @post("/workspaces/exists", status_code=200, operation_id="existsWorkspace", opt=READ)
-async def exists_workspace(request: ApiRequest, data: WorkspaceId) -> bool:
+async def exists_workspace(request: ApiRequest, data: JSONBody[WorkspaceId]) -> bool:
     """Tell whether the id of a workspace is taken."""
     return await people.workspace_taken(request.database, data.id)
 
 
 @post("/workspaces/create", media_type=MediaType.TEXT, operation_id="createWorkspace", opt=WRITE)
-async def create_workspace(request: ApiRequest, data: NewWorkspace) -> str:
+async def create_workspace(request: ApiRequest, data: JSONBody[NewWorkspace]) -> str:
     """Make a workspace, whose admin is the one who makes it."""
     request.require_super_admin()
     refuse_jobs(request.identity.job_id, "make workspaces")

@@ -117,12 +117,12 @@ update job_queue
    set state = 'queued', incarnation = null, worker = null, started_at = null, progress = null
   from unnest($1::uuid[], $2::int[]) as given(id, attempt)
  where job_queue.id = given.id and job_queue.attempt = given.attempt
-   and job_queue.incarnation is not distinct from $3 and job_queue.state = 'running'
+   and job_queue.incarnation = $3 and job_queue.state::text = 'running' -- not by the index of running jobs
 returning job_queue.id, job_queue.tag
 
 -- name: set_progress
 -- $1 id, $2 percent, $3 incarnation
-update job_queue set progress = $2 where id = $1 and incarnation = $3 and state = 'running' returning awaited
+update job_queue set progress = $2 where id = $1 and incarnation = $3 and state::text = 'running' returning awaited
 
 -- name: count_by_tag
 -- How much of each tag waits and runs, and how long the first has waited. $1 workspace (null: all), $2 now

@@ -44,7 +44,7 @@ update worker
 select held.id, job_queue.id is null as lost, job_queue.canceled_by, job_queue.canceled_reason
   from unnest($2::uuid[]) as held(id)
   left join job_queue
-    on job_queue.id = held.id and job_queue.incarnation = $1 and job_queue.state = 'running'
+    on job_queue.id = held.id and job_queue.incarnation = $1 and job_queue.state::text = 'running'
  where job_queue.id is null or job_queue.canceled_by is not null
 
 -- name: deregister_host
