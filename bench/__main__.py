@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+import structlog
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
@@ -25,6 +27,7 @@ WIDTH = 180  # where the output goes to a file
 def main() -> int:
     """Run what the command line asks for; exit 1 where a part failed."""
     options = _options()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH)
@@ -39,18 +42,18 @@ def main() -> int:
 
 
 def _run_all(parts: Sequence[Part], options: argparse.Namespace, console: Console) -> list[str]:
-    scale = min(1.0, options.minutes * 60 / sum(part.budget_s for part in parts))
+    ends = time.perf_counter() + options.minutes * 60
     about = machine.describe()
     console.print(" · ".join(f"{name}: {value}" for name, value in about.items()))
     failed = []
     with _progress(console) as progress:
         task = progress.add_task("", total=sum(part.budget_s for part in parts))
-        for part in parts:
+        for number, part in enumerate(parts):
             began = time.perf_counter()
+            # What one part leaves of its time goes to those after it.
+            budget_s = (ends - began) * part.budget_s / sum(later.budget_s for later in parts[number:])
             try:
-                outcome = _run(
-                    part, options, part.budget_s * scale, lambda text: progress.update(task, description=text)
-                )
+                outcome = _run(part, options, budget_s, lambda text: progress.update(task, description=text))
             except Exception:  # noqa: BLE001 - one broken part must not take the figures of the others
                 console.print_exception(max_frames=6)
                 failed.append(part.name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 
 import msgspec
@@ -21,13 +22,14 @@ class Context:
         self.say = say
         self._repetitions = repetitions
         self._budget_s = budget_s
+        self._ends = time.perf_counter() + budget_s
         self.notes: list[str] = []
 
-    def rounds(self, *, share: float = 1.0, at_most: int | None = None) -> Iterator[int]:
+    def rounds(self, *, share: float = 1.0) -> Iterator[int]:
         """Yield round numbers while repetitions and this share of the part's time last."""
-        repetitions = min(self._repetitions, at_most or self._repetitions)
-        for number in Budget(self._budget_s * share, repetitions).rounds():
-            self.say(f"round {number + 1} of {repetitions}")
+        seconds = min(self._budget_s * share, self._ends - time.perf_counter())
+        for number in Budget(seconds, self._repetitions).rounds():
+            self.say(f"round {number + 1} of {self._repetitions}")
             yield number
 
     def size(self, full: int, quick: int) -> int:

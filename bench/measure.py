@@ -69,19 +69,18 @@ class Budget:
     """Repetitions within a bound of time: at least one, no more than asked for, none begun that would probably overrun."""
 
     def __init__(self, seconds: float, repetitions: int) -> None:
-        self.seconds = seconds
-        self.repetitions = repetitions
+        self._ends = time.perf_counter() + seconds
+        self._repetitions = repetitions
 
     def rounds(self) -> Iterator[int]:
         """Yield the numbers of the rounds to run."""
-        began = time.perf_counter()
         longest = 0.0
-        for number in range(self.repetitions):
-            if number and time.perf_counter() - began + longest > self.seconds:
+        for number in range(self._repetitions):
+            began = time.perf_counter()
+            if number and began + longest > self._ends:
                 return
-            round_began = time.perf_counter()
             yield number
-            longest = max(longest, time.perf_counter() - round_began)
+            longest = max(longest, time.perf_counter() - began)
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -67,6 +67,11 @@ def python(code: str, *, args: object = None, tag: str = TAG) -> NewJob:
     )
 
 
+def typescript(code: str, language: Language, *, tag: str = TAG) -> NewJob:
+    """Return a preview in TypeScript."""
+    return _job(kind=JobKind.PREVIEW, tag=tag, raw_code=code, raw_lock="", language=language)
+
+
 async def push(url: str, jobs: Sequence[NewJob], *, per_call: int = 1000) -> float:
     """Push jobs in batches over one connection and return the seconds it took; nobody is nudged."""
     async with Database(url, application_name="bench", max_size=1) as database:
@@ -81,20 +86,20 @@ def worker_host(
     postgres: Postgres, *, workers: int, database: str = DATABASE, tags: str = TAG, **environment: str
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run `millhand worker` and give its process once its workers are there."""
-    with _folder() as folder:
+    with folder() as place:
         variables = {
             "DATABASE_URL": postgres.url(database),
             "NUM_WORKERS": str(workers),
             "WORKER_TAGS": tags,
-            "MILLHAND_CACHE_DIR": str(folder / "cache"),
+            "MILLHAND_CACHE_DIR": str(place / "cache"),
             "GRACE_PERIOD": "5",
             **environment,
         }
         before = int(postgres.psql(database, "select count(*) from worker"))
-        with started(["worker"], variables, folder) as host:
+        with started(["worker"], variables, place) as host:
             enough = f"select count(*) >= {before + workers} from worker"
             with postgres.watching(database, enough) as there:
-                wait(there, host, folder, timeout_s=60)
+                wait(there, host, place, timeout_s=60)
             yield host
 
 
@@ -120,16 +125,14 @@ def whole_stack(
     postgres: Postgres, *, workers: int, database: str = DATABASE, tags: str | None = None
 ) -> Iterator[Api]:
     """Run `millhand up` on our database and say where its API is."""
-    with _folder() as folder:
-        variables = {"DATABASE_URL": postgres.url(database), "MILLHAND_CACHE_DIR": str(folder / "cache")}
+    with folder() as place:
+        variables = {"DATABASE_URL": postgres.url(database), "MILLHAND_CACHE_DIR": str(place / "cache")}
         if tags is not None:
             variables["WORKER_TAGS"] = tags
-        data = folder / "data"
-        with started(
-            ["up", "--port", "0", "--data-dir", str(data), "--workers", str(workers)], variables, folder
-        ) as up:
-            output = folder / "output"
-            wait(lambda: b"ready: " in output.read_bytes(), up, folder, timeout_s=60)
+        data = place / "data"
+        with started(["up", "--port", "0", "--data-dir", str(data), "--workers", str(workers)], variables, place) as up:
+            output = place / "output"
+            wait(lambda: b"ready: " in output.read_bytes(), up, place, timeout_s=60)
             line = next(text for text in output.read_text().splitlines() if text.startswith("ready: "))
             host, _, port = line.removeprefix("ready: http://").rpartition(":")
             yield Api(host=host, port=int(port), token=(data / "admin.token").read_text().strip())
@@ -205,7 +208,8 @@ def _job(**fields: Any) -> NewJob:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="millhand-bench-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o755)  # jobs run as another user and reach their cache through it
-        yield Path(folder)
+def folder() -> Iterator[Path]:
+    """Give a throw-away folder. Jobs run as another user and reach their cache through it."""
+    with tempfile.TemporaryDirectory(prefix="millhand-bench-", ignore_cleanup_errors=True) as place:
+        Path(place).chmod(0o755)
+        yield Path(place)

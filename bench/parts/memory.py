@@ -10,10 +10,13 @@ import psutil
 from bench import stack
 from bench.context import Context, Part
 from bench.measure import Row
+from millhand.core.script import Language
 
 WORKERS = 10
 TARGET = 250
 SETTLE_S = 3.0
+PYTHON = "def main():\n    return 1\n"
+TYPESCRIPT = "export function main() {\n  return 1;\n}\n"
 
 
 def run(context: Context) -> Iterable[Row]:
@@ -21,15 +24,17 @@ def run(context: Context) -> Iterable[Row]:
     values, counts = [], []
     for _ in context.rounds():
         url = stack.fresh_database(context.postgres)
-        with stack.worker_host(context.postgres, workers=WORKERS, tags="bench,python3,bash,bun,deno") as host:
-            stack.run(stack.push(url, [stack.python("def main():\n    return 1\n") for _ in range(2 * WORKERS)]))
-            stack.drain(context.postgres, 2 * WORKERS)
+        with stack.worker_host(context.postgres, workers=WORKERS) as host:
+            jobs = [stack.python(PYTHON) for _ in range(2 * WORKERS)]
+            jobs += [stack.typescript(TYPESCRIPT, language) for language in (Language.BUN, Language.DENO)]
+            stack.run(stack.push(url, jobs))
+            stack.drain(context.postgres, len(jobs))
             time.sleep(SETTLE_S)
             megabytes, count = _pss(host.pid)
         values.append(megabytes)
         counts.append(count)
     yield Row(
-        metric=f"worker host with {WORKERS} idle workers and a warm pool, PSS of all its processes",
+        metric=f"worker host with {WORKERS} idle workers and warm Python, Bun and Deno, PSS of all its processes",
         unit="MB",
         values=tuple(values),
         target=TARGET,

@@ -158,6 +158,7 @@ def test_workers_are_listed(stack):
 @pytest.mark.parametrize("listing", ["jobs", "workers", "queues"])
 def test_tables_are_plain_in_a_pipe(stack, listing):
     """Without a terminal there are no frames, colours or cut lines."""
+    stack.api().post("jobs/run/preview", {"content": HELLO, "language": "python3", "args": {"name": "x"}})
     done = stack(listing)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) > 1

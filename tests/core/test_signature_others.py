@@ -178,9 +178,9 @@ def test_values_that_json_cannot_carry(language, code):
 def test_long_nonsense_is_read_in_time(language, piece):
     """No text makes a reader go over it again and again."""
     with contextlib.suppress(BadRequestError):
-        parse_signature(language, piece * 20_000)
+        parse_signature(language, piece * 2_000)
     with contextlib.suppress(BadRequestError):
-        parse_signature(language, piece + " " * 100_000 + "x")
+        parse_signature(language, piece + " " * 10_000 + "x")
 
 
 def test_missing_main_is_told_apart():

@@ -149,15 +149,3 @@ async def test_concurrent_requests(environments, log):
     found = await asyncio.gather(*(environments.environment(locks[0], log) for _ in range(5)))
     assert len(set(found)) == 1
     assert (log.text.count("resolving"), log.text.count("installing")) == (1, 1)
-
-
-def test_tools_see_nothing_of_the_worker():
-    """Resolvers get paths, proxies and their own settings; the database stays unknown to them."""
-    source = {
-        "PATH": "/bin",
-        "DATABASE_URL": "postgres://secret",
-        "https_proxy": "http://p",
-        "UV_INDEX": "x",
-        "MILLHAND_TOKEN": "t",
-    }
-    assert tool_env(source) == {"PATH": "/bin", "https_proxy": "http://p", "UV_INDEX": "x"}

@@ -10,11 +10,13 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import argon2
 import httpx
 import msgspec
 import pytest
 import uvicorn
 
+from millhand.core import credentials
 from millhand.core.job import ClaimedJob, JobStatus, LogChunk, Report
 from millhand.core.people import Member
 from millhand.core.worker import HostInfo
@@ -110,6 +112,12 @@ async def serving(database_url: str, settings: ServerSettings) -> AsyncIterator[
         finally:
             server.should_exit = True
             await task
+
+
+@pytest.fixture(autouse=True)
+def cheap_passwords(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hash passwords fast and badly: what takes long there is not what these tests are about."""
+    monkeypatch.setattr(credentials, "_hasher", argon2.PasswordHasher(time_cost=1, memory_cost=64, parallelism=1))
 
 
 @pytest.fixture

@@ -63,9 +63,7 @@ class Host:
         return self
 
     async def claim(self, n=1, *, tags=("t",), weights=None, now=None):
-        return await queue.claim(
-            self.database, self.workers[:n], tags, self.info.incarnation, weights=weights, now=now
-        )
+        return await queue.claim(self.database, self.workers[:n], tags, self.info.incarnation, weights=weights, now=now)
 
 
 @pytest.fixture

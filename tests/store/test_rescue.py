@@ -122,7 +122,12 @@ async def test_a_heartbeat_comes_before_or_after(database, now):
     beats = [workers.ping(database, host.info, BEAT, now=late) for host in hosts]
     *orders, rescued = await asyncio.gather(*beats, rescue(database, now=late))
 
-    kept = {job.id for host, order in zip(hosts, orders, strict=True) for job in jobs[host.info.incarnation] if not order.lease_lost}
+    kept = {
+        job.id
+        for host, order in zip(hosts, orders, strict=True)
+        for job in jobs[host.info.incarnation]
+        if not order.lease_lost
+    }
     assert kept.isdisjoint(rescued.requeued)
     assert len(kept) + len(rescued.requeued) == 20
 

@@ -49,7 +49,18 @@ class PostgresServer:
         if not (self.directory / "data").exists():
             self._initdb()
         options = [f"-c{key}={value}" for key, value in _SETTINGS.items()]
-        command = ["postgres", "-D", "data", "-k", str(self.directory), "-h", "127.0.0.1", "-p", str(self.port), *options]
+        command = [
+            "postgres",
+            "-D",
+            "data",
+            "-k",
+            str(self.directory),
+            "-h",
+            "127.0.0.1",
+            "-p",
+            str(self.port),
+            *options,
+        ]
         self._process = self._popen(command)
         self._wait()
 

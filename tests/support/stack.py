@@ -87,7 +87,7 @@ class Stack:
     def processes(self) -> dict[str, psutil.Process]:
         """Return `up` and its parts by name."""
         parent = psutil.Process(self.process.pid)
-        children = {_name(child): child for child in parent.children()}
+        children = {_name(child): child for child in parent.children() if child.status() != psutil.STATUS_ZOMBIE}
         return {"up": parent, **children}
 
     def end(self) -> int:
@@ -109,5 +109,8 @@ class Stack:
 
 
 def _name(process: psutil.Process) -> str:
-    command = process.cmdline()
+    try:
+        command = process.cmdline()
+    except psutil.Error:
+        return "gone"
     return command[-1] if "millhand" in command else Path(command[0]).name

@@ -39,6 +39,13 @@ def test_an_identity_gives_its_argument_back(args: bytes, result: bytes):
     assert report.result == result
 
 
+def test_an_identity_without_an_object_fails():
+    """It is reported like any other failure: nothing that was claimed may be forgotten."""
+    report = instant_report(claimed(kind=JobKind.IDENTITY, args=b"[1"))
+    assert report is not None
+    assert report.status is JobStatus.FAILURE
+
+
 def test_a_job_cancelled_before_it_started_is_not_run():
     """Whatever its kind, it ends as cancelled, with who and why in the result clients know."""
     for kind in JobKind:

@@ -327,6 +327,19 @@ async def test_a_host_taken_for_dead_comes_back_as_another():
     assert job.id not in source.reports
 
 
+async def test_a_host_that_waits_for_its_source_can_be_ended():
+    """Taken for dead, and the queue is away: it gives up waiting when told to."""
+    source = FakeSource()
+    async with hosting(source) as host:
+        await source.until(lambda: source.pings)
+        source.away = True
+        source.orders = Orders(lease_lost=True)
+        host._session._obey(source.orders, 0.0)
+        await asyncio.sleep(0.02)
+        await host.drain(1)
+    assert len(source.hosts) == 1
+
+
 async def test_results_survive_a_source_that_is_away():
     """The run goes on while the queue can't be reached; its result is reported when it is back."""
     go = asyncio.Event()

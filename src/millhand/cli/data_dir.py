@@ -52,6 +52,14 @@ def default_data_dir(environment: os._Environ[str] | dict[str, str]) -> Path:
     return Path(home).expanduser().absolute() / "millhand"
 
 
+def private_paths(path: Path) -> list[Path]:
+    """Return what of a data directory no job may see: all that is there but the cache."""
+    try:
+        return [entry for entry in path.iterdir() if entry.name != "cache"]
+    except OSError:
+        return []
+
+
 class DataDir:
     """One data directory, made when it is missing."""
 

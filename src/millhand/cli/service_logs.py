@@ -19,9 +19,7 @@ def configure(environment: Mapping[str, str]) -> None:
     if name not in _LEVELS:
         raise MillhandError(f"LOG_LEVEL={name!r} can't be used; give one of {', '.join(_LEVELS)}")
     as_json = environment.get("JSON_FMT", "").lower() in ("1", "true", "yes", "on")
-    renderer = (
-        structlog.processors.JSONRenderer() if as_json else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
-    )
+    renderer = structlog.processors.JSONRenderer() if as_json else _console()
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -36,3 +34,8 @@ def configure(environment: Mapping[str, str]) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+
+
+def _console() -> structlog.dev.ConsoleRenderer:
+    """Return the renderer for people. Stack traces without the values of variables: tokens and arguments are among them."""
+    return structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback)

@@ -78,7 +78,13 @@ def _may_pass(directory: Path, user: pwd.struct_passwd) -> bool:
     found = directory.stat()
     if found.st_uid == user.pw_uid:
         return bool(found.st_mode & stat.S_IXUSR)
-    return bool(found.st_mode & stat.S_IXOTH) or (_USER, _PASS, user.pw_uid) in _entries(directory)
+    return bool(found.st_mode & stat.S_IXOTH) or _is_let_pass(_entries(directory), user)
+
+
+def _is_let_pass(entries: list[tuple[int, int, int]], user: pwd.struct_passwd) -> bool:
+    """Tell whether an entry lets the user pass and the mask, which a later `chmod` writes, does not take it away."""
+    mask = next((permissions for kind, permissions, _ in entries if kind == _MASK), 0)
+    return (_USER, _PASS, user.pw_uid) in entries and bool(mask & _PASS)
 
 
 def _entries(directory: Path) -> list[tuple[int, int, int]]:

@@ -6,13 +6,17 @@ import asyncio
 import os
 import signal
 
+import prometheus_client
 import structlog
 import uvloop
 
 from millhand.cli import service_logs
+from millhand.cli.data_dir import default_data_dir, private_paths
 from millhand.cli.lifeline import Lifeline
 from millhand.cli.schema import database_url, wait_for_database
 from millhand.cli.usage import UsageError
+from millhand.core.errors import MillhandError
+from millhand.runtimes.registry import Runtimes
 from millhand.store.source import PgJobSource
 from millhand.worker.host import WorkerHost
 from millhand.worker.settings import SettingsError, WorkerSettings
@@ -45,6 +49,17 @@ async def _work(url: str, settings: WorkerSettings, lifeline: Lifeline) -> None:
     lifeline.on_parent_gone(ending.at_once)
     lifeline.ready()
     await host.wait()
+
+
+def _runtimes(settings: WorkerSettings) -> Runtimes:
+    return Runtimes(
+        cache_dir=settings.cache_dir,
+        isolation=settings.isolation,
+        limits=settings.limits,
+        n_workers=settings.num_workers,
+        hidden=private_paths(default_data_dir(os.environ)),
+        datatable_url=settings.datatable_url,
+    )
 
 
 class _Ending:

@@ -8,6 +8,7 @@ import socket
 import time
 from uuid import UUID
 
+_HASH_DIGITS = 16
 _ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 
 
@@ -40,7 +41,7 @@ def hash_to_hex(value: int) -> str:
 def hash_from_hex(text: str) -> int:
     """Read a script hash from its 16 hex digits; raises ValueError where the text is not one."""
     value = int(text, 16)
-    if len(text) > 16 or value < 0:
+    if len(text) > _HASH_DIGITS or value < 0:
         raise ValueError(f"not a script hash: {text!r}")
     return value - 2**64 if value >= 2**63 else value
 

@@ -1,8 +1,8 @@
 """Jobs: one request to run something, its states, its outcome.
 
-    push ─► scheduled ─► queued ─► running ─► completed (success | failure | canceled | skipped)
-                           ▲          │
-                           └──────────┘ released by a draining worker, or rescued from a lost one
+push ─► scheduled ─► queued ─► running ─► completed (success | failure | canceled | skipped)
+                       ▲          │
+                       └──────────┘ released by a draining worker, or rescued from a lost one
 """
 
 from __future__ import annotations

@@ -113,9 +113,7 @@ class Duties:
                     database, notifier, restart=settings.restart_lost, max_lost=settings.max_lost
                 ),
             ),
-            Duty(
-                name="promotion", every_s=settings.promote_every_s, do=lambda: promote_due_jobs(database, notifier)
-            ),
+            Duty(name="promotion", every_s=settings.promote_every_s, do=lambda: promote_due_jobs(database, notifier)),
             Duty(name="partitions", every_s=settings.partitions_every_s, do=lambda: make_partitions(database)),
             Duty(
                 name="retention",

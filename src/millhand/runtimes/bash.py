@@ -52,7 +52,9 @@ class BashRuntime:
     async def execute(self, execution: Execution, listener: Listener, stop: Stop) -> Outcome:
         """Run a script with its arguments in the order in which its header names them."""
         if self._bash is None:
-            raise RuntimeUnavailableError("this worker has no bash; install it, or give its jobs a tag of another worker")
+            raise RuntimeUnavailableError(
+                "this worker has no bash; install it, or give its jobs a tag of another worker"
+            )
         args = {"script": execution.code, "arguments": positional(execution), "bash": self._bash}
         child = await self._pool.take(execution.limits)
         job = program_job(execution, program=PROGRAM, args=args)

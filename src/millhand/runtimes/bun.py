@@ -72,5 +72,3 @@ def _with_plain_imports(execution: Execution) -> Execution:
 
 
 _plain = functools.lru_cache(maxsize=256)(plain_imports)
-
-

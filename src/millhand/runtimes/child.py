@@ -24,7 +24,7 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True):
     """What a child is to become."""
 
     argv: tuple[str, ...] = ()  # a program with its arguments; empty: stay this Python and run the job in place
-    env: dict[str, str] = {}  # the whole environment, nothing is added (see `base_environment`)
+    env: dict[str, str] = {}  # of a program the whole environment (see `base_environment`), of a Python job what is added
     files: dict[str, bytes] = {}  # written below the job directory, the working directory, before the program starts
     limits: Limits = Limits()
     init: bool = False  # run the program under a tiny init: default signal actions work, TERM reaches all it started

@@ -38,9 +38,13 @@ unset PACKAGES; exec "$@"
 
 def deno_spawn(deno: str, limits: Limits, *, environment: Path | None = None) -> Spawn:
     """Return what a child that waits for a Deno job is made from; it can import what its environment holds."""
-    lock = ("--no-lock",) if environment is None else (f"--lock={environment / LOCK_FILE}", "--frozen")
+    main = str(CHILDREN / "deno_main.ts")
+    if environment is None:
+        rest = ("--no-lock", main)
+    else:
+        rest = (f"--lock={environment / LOCK_FILE}", "--frozen", main, "packages")
     own = {"PACKAGES": str(environment or ""), "DENO_NO_UPDATE_CHECK": "1", "NO_COLOR": "1"}
-    argv = ("/bin/sh", "-c", _START, "sh", deno, "run", *_FLAGS, *lock, str(CHILDREN / "deno_main.ts"))
+    argv = ("/bin/sh", "-c", _START, "sh", deno, "run", *_FLAGS, *rest)
     return Spawn(argv=argv, env={**base_environment(), **own}, files={"deno.json": _CONFIG}, limits=limits, init=True)
 
 

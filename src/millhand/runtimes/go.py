@@ -118,7 +118,9 @@ class GoRuntime:
         """Return the toolchain's version, "1.24": the language version of scripts without a go.mod of their own."""
         if not self._version:
             argv = [self._go, "env", "GOVERSION"]
-            said = await run_tool(argv, cwd=Path(tempfile.gettempdir()), env=self._env, what="asking Go for its version")
+            said = await run_tool(
+                argv, cwd=Path(tempfile.gettempdir()), env=self._env, what="asking Go for its version"
+            )
             match = re.search(r"go(\d+\.\d+)", said)
             if match is None:
                 raise LockFailedError(f"{self._go} does not tell its version: {said.strip()!r}")

@@ -27,6 +27,7 @@ from millhand.runtimes.memory import MemoryGroup, MemoryGroups, PeakSampler
 
 _ZYGOTE = Path(__file__).parent / "children" / "zygote.py"
 _REQUEST = struct.Struct("<cIi")
+_LIMITS = struct.Struct("<QIIQ??I")  # as in children/child.py
 _NEWS = struct.Struct("<IiQ")
 _STARTED = -(1 << 31)  # instead of a wait status: the number is its pid
 _START_TIMEOUT_S = 20.0
@@ -162,6 +163,7 @@ class Launcher:
         (self._scratch / "jobs").chmod(0o711)
         return json.dumps({
             "mode": mode,
+            "env": base_environment(),
             "root": str(self._scratch / "root"),
             "folders": str(self._scratch / "jobs"),
             "site_dirs": self._site_dirs,
@@ -188,8 +190,8 @@ class _Zygote:
         with theirs:
             self._process = await asyncio.create_subprocess_exec(
                 python, "-I", "-S", str(_ZYGOTE), str(theirs.fileno()), pass_fds=[theirs.fileno()],
-                env={"LC_ALL": "C.UTF-8"}, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
-                start_new_session=True,
+                env={"LC_ALL": "C.UTF-8", "LD_BIND_NOW": "1"},  # symbols are looked up once, not in each child
+                stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
         self._channel.setblocking(False)
         loop = asyncio.get_running_loop()
@@ -198,7 +200,8 @@ class _Zygote:
                 await loop.sock_sendall(self._channel, setup)
                 answer = msgspec.json.decode(await loop.sock_recv(self._channel, 65536), type=dict[str, object])
         except (OSError, TimeoutError, msgspec.DecodeError) as error:
-            return f"the launcher did not start: {error!r}"
+            await self.close()
+            raise RuntimeUnavailableError(f"the launcher of {python} did not start ({error!r}); its stderr says why") from error
         if "refused" in answer:
             return str(answer["refused"])
         self.alive = True
@@ -281,14 +284,16 @@ async def _writable(fd: int) -> None:
 
 
 def _spawn_frame(spawn: Spawn, *, data_bytes: int | None) -> bytes:
-    """Return the first frame of a child: the size of a JSON object, the object, the files."""
+    """Return the first frame of a child: its limits, then, for a program, a JSON object and the files."""
     limits = spawn.limits
-    body = msgspec.json.encode({
-        "argv": spawn.argv, "env": spawn.env, "init": spawn.init, "network": limits.network, "tmp_bytes": limits.tmp_bytes,
-        "processes": limits.processes, "open_files": limits.open_files, "data_bytes": data_bytes,
-        "files": [(name, len(data)) for name, data in spawn.files.items()],
-    })  # fmt: skip
-    return encode(Frame.SPAWN, b"".join([len(body).to_bytes(4, "little"), body, *spawn.files.values()]))
+    body = b""
+    if spawn.argv or spawn.env or spawn.files:
+        files = [(name, len(data)) for name, data in spawn.files.items()]
+        body = msgspec.json.encode({"argv": spawn.argv, "env": spawn.env, "files": files})
+    numbers = _LIMITS.pack(
+        limits.tmp_bytes, limits.processes, limits.open_files, data_bytes or 0, limits.network, spawn.init, len(body)
+    )
+    return encode(Frame.SPAWN, b"".join([numbers, body, *spawn.files.values()]))
 
 
 def _exit(status: int, peak_kb: int) -> Exit:

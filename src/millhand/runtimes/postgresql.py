@@ -94,7 +94,9 @@ class PostgresqlRuntime:
             return self._datatable()
         if database.startswith(("postgresql://", "postgres://")):
             return database
-        raise BadRequestError(f"there is no database {database!r}; pass its connection as an object, or use {DATATABLE}")
+        raise BadRequestError(
+            f"there is no database {database!r}; pass its connection as an object, or use {DATATABLE}"
+        )
 
     def _datatable(self) -> str:
         if self._datatable_url is None:

@@ -11,7 +11,7 @@ from typing import Protocol
 import msgspec
 
 from millhand.runtimes.contract import Execution, Failure, FailureKind, Limits, Listener, Outcome, Stop
-from millhand.runtimes.launcher import Launcher, Spawn, base_environment
+from millhand.runtimes.launcher import Launcher, Spawn
 from millhand.runtimes.pool import WarmPool
 from millhand.runtimes.run_child import Pool, outcome_of, run_child
 
@@ -51,7 +51,7 @@ Launch = Callable[[str, Sequence[Path]], Launcher]  # interpreter, folders of pa
 
 def python_spawn(limits: Limits) -> Spawn:
     """Return what a child that waits for a Python job is made from."""
-    return Spawn(env=base_environment(), limits=limits)
+    return Spawn(limits=limits)
 
 
 class PythonRuntime:

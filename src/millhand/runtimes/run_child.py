@@ -9,7 +9,17 @@ from typing import Any, Protocol
 
 import msgspec
 
-from millhand.runtimes.contract import Failure, FailureKind, Limits, Listener, Outcome, Stop, StopCause, Stopped, Success
+from millhand.runtimes.contract import (
+    Failure,
+    FailureKind,
+    Limits,
+    Listener,
+    Outcome,
+    Stop,
+    StopCause,
+    Stopped,
+    Success,
+)
 from millhand.runtimes.frames import Frame
 from millhand.runtimes.launcher import Child, Exit
 from millhand.runtimes.log_tap import LogTap
@@ -124,7 +134,9 @@ def failure_of(ended: Ended, *, program: str) -> Failure:
         return failed("OutOfMemory", "the job used more memory than it may and was ended", FailureKind.OOM, peak=peak)
     if ended.protocol_error is not None or ended.value is not None:
         why = ended.protocol_error or "the result is not JSON"
-        return failed("ProtocolError", f"the job wrote garbage where its result belongs: {why}", FailureKind.PROTOCOL, peak=peak)
+        return failed(
+            "ProtocolError", f"the job wrote garbage where its result belongs: {why}", FailureKind.PROTOCOL, peak=peak
+        )
     if ended.error is not None:
         return _reported(ended.error, peak)
     if ended.exit.lost is not None:

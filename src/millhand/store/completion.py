@@ -28,9 +28,7 @@ class Completed(msgspec.Struct, frozen=True, kw_only=True):
     tags: tuple[str, ...] = ()  # that have new work, from jobs that start again
 
     def __add__(self, other: Completed) -> Completed:
-        return Completed(
-            held=self.held | other.held, awaited=self.awaited + other.awaited, tags=self.tags + other.tags
-        )
+        return Completed(held=self.held | other.held, awaited=self.awaited + other.awaited, tags=self.tags + other.tags)
 
 
 async def complete(
@@ -54,7 +52,9 @@ def _bounded(report: Report) -> Report:
     size = len(report.result)
     if size <= MAX_JSON_BYTES:
         return report
-    return _as_failure(report, "ResultTooLarge", f"the result is {size:,} bytes long; at most {MAX_JSON_BYTES:,} are kept")
+    return _as_failure(
+        report, "ResultTooLarge", f"the result is {size:,} bytes long; at most {MAX_JSON_BYTES:,} are kept"
+    )
 
 
 def _as_failure(report: Report, name: str, message: str) -> Report:
@@ -79,7 +79,9 @@ async def _complete_one(database: Database, report: Report, incarnation: UUID, n
     except DATA_ERRORS as error:
         log.warning("job.result_refused", job_id=str(report.job_id), error=str(error))
         refused = _as_failure(report, "InvalidResult", f"the result can't be stored: {error}")
-        plain = msgspec.structs.replace(refused, canceled_by=_plain(report.canceled_by), canceled_reason=_plain(report.canceled_reason))
+        plain = msgspec.structs.replace(
+            refused, canceled_by=_plain(report.canceled_by), canceled_reason=_plain(report.canceled_reason)
+        )
         return await _complete(database, [plain], incarnation, now)
 
 
@@ -88,7 +90,9 @@ def _plain(text: str | None) -> str | None:
     return text and text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
-async def _complete(database: Database, reports: Sequence[Report], incarnation: UUID, now: datetime | None) -> Completed:
+async def _complete(
+    database: Database, reports: Sequence[Report], incarnation: UUID, now: datetime | None
+) -> Completed:
     async with database.acquire() as connection:
         if not any(report.cache_key or report.rerun or report.delete_after_use for report in reports):
             return await _record(connection, reports, incarnation, now)

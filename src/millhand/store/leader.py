@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-_TRY_TO_LEAD = "select pg_try_advisory_lock(hashtext('millhand.leader'))"
+from millhand.store.sql_files import load
+
+SQL = load("leader")
 
 
 async def try_to_lead(connection: Any) -> bool:
     """Take the leader's lock for the life of a connection of one's own; False where another server has it."""
-    return bool(await connection.fetchval(_TRY_TO_LEAD))
+    return bool(await connection.fetchval(SQL.try_to_lead))

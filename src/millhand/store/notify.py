@@ -15,14 +15,15 @@ from uuid import UUID
 import structlog
 
 from millhand.store.pool import CONNECTION_ERRORS, Database
+from millhand.store.sql_files import load
 
 log = structlog.get_logger(__name__)
+SQL = load("notify")
 
 WORK_CHANNEL = "millhand_work"  # heard by worker hosts
 WATCH_CHANNEL = "millhand_watch"  # heard by servers
 TAG_EVERY_S = 0.005
 _IDS_PER_PAYLOAD = 200  # a payload holds less than 8,000 bytes
-_NOTIFY = "select pg_notify(channel, payload) from unnest($1::text[], $2::text[]) as message(channel, payload)"
 
 
 class Notifier:
@@ -101,7 +102,7 @@ class Notifier:
             return
         channels, payloads = zip(*messages, strict=True)
         try:
-            await self._database.execute(_NOTIFY, channels, payloads)
+            await self._database.execute(SQL.notify, channels, payloads)
         except CONNECTION_ERRORS as error:
             log.warning("nudge.lost", n_messages=len(messages), error=str(error))
 

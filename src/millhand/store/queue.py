@@ -58,7 +58,9 @@ async def push(connection: Any, jobs: Sequence[NewJob], *, now: datetime | None 
     """
     for job in jobs:
         if len(job.args) > MAX_JSON_BYTES:
-            raise TooLargeError(f"the arguments are {len(job.args):,} bytes long; at most {MAX_JSON_BYTES:,} are allowed")
+            raise TooLargeError(
+                f"the arguments are {len(job.args):,} bytes long; at most {MAX_JSON_BYTES:,} are allowed"
+            )
     try:
         rows = await connection.fetch(SQL.push_jobs, *_columns(jobs), now)
     except asyncpg.UniqueViolationError:
@@ -75,7 +77,7 @@ def column(values: list[Any]) -> list[Any] | None:
 
 def _columns(jobs: Sequence[NewJob]) -> list[list[Any] | None]:
     """Turn jobs into one array per column, in the order of `push_jobs`."""
-    columns = [
+    columns: list[list[Any]] = [
         [job.id for job in jobs],
         [job.workspace_id for job in jobs],
         [job.kind for job in jobs],

@@ -45,7 +45,9 @@ async def rescue(
     What happened is written to each job's log in the same transaction.
     """
     async with database.transaction() as connection:
-        rows = await connection.fetch(SQL.rescue_jobs, max_lost, restart, _given_up(max_lost, restart=restart), limit, now)
+        rows = await connection.fetch(
+            SQL.rescue_jobs, max_lost, restart, _given_up(max_lost, restart=restart), limit, now
+        )
         await logs.append(connection, [LogChunk(job_id=row["id"], text=_cause(row, max_lost)) for row in rows])
     requeued = [row for row in rows if row["fate"] == "requeued"]
     ended = [row for row in rows if row["fate"] != "requeued"]
@@ -59,7 +61,9 @@ async def rescue(
 
 def _given_up(max_lost: int, *, restart: bool) -> bytes:
     if not restart:
-        return error_result("WorkerLost", "the worker was lost while it ran this job, and lost jobs are not restarted here")
+        return error_result(
+            "WorkerLost", "the worker was lost while it ran this job, and lost jobs are not restarted here"
+        )
     return error_result(
         "WorkerLost",
         f"the worker was lost while it ran this job, for the {_ordinal(max_lost + 1)} time; it is not tried again. "

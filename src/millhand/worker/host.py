@@ -11,9 +11,10 @@ import enum
 import structlog
 
 from millhand.core.clock import Clock, SystemClock
+from millhand.core.errors import SourceUnavailableError
 from millhand.core.worker import JobSource
 from millhand.worker.metrics import WorkerMetrics
-from millhand.worker.pace import insist
+from millhand.worker.pace import Backoff, Bell
 from millhand.worker.run_job import Runtimes
 from millhand.worker.session import End, Session
 from millhand.worker.settings import WorkerSettings
@@ -53,6 +54,7 @@ class WorkerHost:
         self._deadline: float | None = None
         self._session: Session | None = None
         self._life: asyncio.Task[None] | None = None
+        self._bell = Bell()
 
     async def start(self) -> None:
         """Warm the runtimes, connect, take the lease; raises SourceUnavailableError or RuntimeUnavailableError."""
@@ -87,14 +89,27 @@ class WorkerHost:
             _log.info("worker.draining", grace_s=grace_s)
         if self._session is not None:
             self._session.drain(self._deadline)
+        self._bell.ring()
 
     async def _live(self, session: Session) -> None:
         try:
-            while await session.run() is End.LEASE_LOST and self.state is HostState.RUNNING:
-                session = await insist(self._open)
+            opened: Session | None = session
+            while opened is not None and await opened.run() is End.LEASE_LOST:
+                opened = await self._reopen()
         finally:
             self.state = HostState.TERMINATED
             await self._runtimes.close()
+
+    async def _reopen(self) -> Session | None:
+        """Open another session as soon as the source can be reached; None when told to end before."""
+        backoff = Backoff()
+        while self.state is HostState.RUNNING:
+            try:
+                return await self._open()
+            except SourceUnavailableError as error:
+                _log.warning("worker.cannot_reopen", error=str(error))
+            await self._bell.wait(backoff.next_s())
+        return None
 
     async def _open(self) -> Session:
         """Open a session under a new incarnation and new names; those of an earlier one are never used again."""

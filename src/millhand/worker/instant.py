@@ -21,7 +21,7 @@ def instant_report(job: ClaimedJob) -> Report | None:
     if job.kind is JobKind.NOOP:
         return _success(job, b"{}")
     if job.kind is JobKind.IDENTITY:
-        return _success(job, bytes(_decode_identity(job.args).previous_result))
+        return _identity(job)
     return None
 
 
@@ -42,6 +42,14 @@ def canceled_report(
         canceled_reason=reason,
         delete_after_use=job.delete_after_use,
     )
+
+
+def _identity(job: ClaimedJob) -> Report:
+    try:
+        return _success(job, bytes(_decode_identity(job.args).previous_result))
+    except msgspec.DecodeError as error:
+        result = error_result("BadArguments", f"an identity job gives back its argument previous_result: {error}")
+        return msgspec.structs.replace(_success(job, result), status=JobStatus.FAILURE)
 
 
 def _success(job: ClaimedJob, result: bytes) -> Report:

@@ -127,8 +127,10 @@ class Session:
                     lane.cancel()
         finally:
             await self._heartbeat.rest()
-            await self._source.close()
-            await self._heartbeat.stop()
+            try:
+                await self._source.close()
+            finally:
+                await self._heartbeat.stop()
         _log.info("worker.ended", incarnation=str(self._info.incarnation), why=end.value)
         return end
 
@@ -289,8 +291,7 @@ class Session:
     def _count_started(self, jobs: Sequence[ClaimedJob]) -> None:
         for tag, n_jobs in Counter(job.tag for job in jobs).items():
             self._metrics.started.labels(tag).inc(n_jobs)
-        for job in jobs:
-            self._metrics.queue_wait.observe(max((job.started_at - job.scheduled_for).total_seconds(), 0.0))
+        self._metrics.queue_wait.observe_all([(job.started_at - job.scheduled_for).total_seconds() for job in jobs])
 
     def _count_ended(self, jobs: Sequence[ClaimedJob], reports: Sequence[Report]) -> None:
         tags = {job.id: job.tag for job in jobs}

@@ -6,20 +6,46 @@ from collections.abc import Iterator
 
 import tree_sitter_go
 import tree_sitter_typescript
-from tree_sitter import Language, Node, Parser
+from tree_sitter import Language, Node, Parser, Point
+
+from millhand.core.errors import BadRequestError
 
 _TYPESCRIPT = Language(tree_sitter_typescript.language_typescript())
+# Repairing nonsense takes the parser time that grows with the square of its length; code takes a step for 100 bytes.
+_MIN_STEPS, _BYTES_PER_STEP = 10_000, 20
+_CHUNK = 1 << 16
 _GO = Language(tree_sitter_go.language())
 
 
 def read_typescript(code: str) -> Node:
-    """Return the root of a TypeScript or JavaScript tree; it holds ERROR nodes where the code is not understood."""
-    return Parser(_TYPESCRIPT).parse(code.encode("utf-8", "replace")).root_node
+    """Return the root of a TypeScript or JavaScript tree; it holds ERROR nodes where the code is not understood.
+
+    Raises BadRequestError for text that would take for ever to make sense of.
+    """
+    return _read(_TYPESCRIPT, code)
 
 
 def read_go(code: str) -> Node:
-    """Return the root of a Go tree; it holds ERROR nodes where the code is not understood."""
-    return Parser(_GO).parse(code.encode("utf-8", "replace")).root_node
+    """Return the root of a Go tree, as `read_typescript` does."""
+    return _read(_GO, code)
+
+
+def _read(language: Language, code: str) -> Node:
+    source = code.encode("utf-8", "replace")
+    steps_left = _MIN_STEPS + len(source) // _BYTES_PER_STEP
+
+    def read(offset: int, _point: Point) -> bytes:
+        return source[offset : offset + _CHUNK]
+
+    def give_up(_offset: int, _has_error: bool) -> bool:  # noqa: FBT001 — tree-sitter calls it so
+        nonlocal steps_left
+        steps_left -= 1
+        return steps_left < 0
+
+    try:
+        return Parser(language).parse(read, progress_callback=give_up).root_node
+    except ValueError:
+        raise BadRequestError("the code can't be read: it has too many errors to make sense of") from None
 
 
 def text(node: Node | None) -> str:

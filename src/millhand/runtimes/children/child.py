@@ -1,7 +1,6 @@
 """What a child does between the fork and the job: close every door, then become what it was asked to be."""
 
 import _signal
-import fcntl
 import json
 import os
 import resource
@@ -12,6 +11,8 @@ import tree
 
 IN, OUT, LOG = 3, 4, 2
 HEADER = struct.Struct("<IB")  # a frame's length after it, and kind
+LIMITS = struct.Struct("<QIIQ??I")  # bytes in /tmp, processes, open files, bytes of data, network, init, size of the body
+HIGHEST_FD = 127  # of the zygote
 COULD_NOT_START = 125
 _SIOCSIFFLAGS = 0x8914
 READABLE = (
@@ -21,16 +22,18 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom",
 
 
 class Request:
-    """What the first frame says: a JSON object, and after it the files one by one."""
+    """What the first frame says: numbers, then, where it is not a plain Python job, a JSON object and the files one by one."""
 
     def __init__(self, payload):
-        size = int.from_bytes(payload[:4], "little")
-        body = json.loads(payload[4 : 4 + size])
-        self.argv, self.env, self.init = body["argv"], body["env"], body["init"]
-        self.tmp_bytes, self.processes, self.open_files = body["tmp_bytes"], body["processes"], body["open_files"]
-        self.network, self.data_bytes = body["network"], body["data_bytes"]
-        self.files = []
-        at = 4 + size
+        numbers = LIMITS.unpack_from(payload)
+        self.tmp_bytes, self.processes, self.open_files, self.data_bytes, self.network, self.init, size = numbers
+        self.argv, self.env, self.files = (), {}, []
+        if size:
+            self._read_body(payload, LIMITS.size, LIMITS.size + size)
+
+    def _read_body(self, payload, start, at):
+        body = json.loads(payload[start:at])
+        self.argv, self.env = body["argv"], body["env"]
         for name, length in body["files"]:
             self.files.append((name, payload[at : at + length]))
             at += length
@@ -39,8 +42,10 @@ class Request:
 class Seat:
     """Where the zygote puts a child: its kind of isolation, user, descriptors and, outside a sandbox, its folder."""
 
-    def __init__(self, mode, uid, fds, folder, readable):
-        self.mode, self.uid, self.fds, self.folder, self.readable = mode, uid, fds, folder, readable
+    def __init__(self, mode, uid, fds, folder, readable, in_tmp):
+        self.mode, self.uid, self.fds, self.folder = mode, uid, fds, folder
+        self.readable = readable  # what of the machine it may see
+        self.in_tmp = in_tmp  # what of that lies in /tmp, which becomes its own
         self.sandboxed = mode in ("sandbox", "userns")
 
 
@@ -64,7 +69,7 @@ def become(seat, run_python):
     except BaseException as error:
         write_frame("F", ("%s: %s" % (type(error).__name__, error)).encode())
         os._exit(COULD_NOT_START)
-    run_python(request.env)
+    run_python()
 
 
 def read_frame(kind):
@@ -109,7 +114,7 @@ def _take_descriptors(fds):
     os.dup2(fds[2], 2)
     if len(fds) > 3:
         os.write(fds[3], b"0")  # cgroup.procs: put myself into the job's memory group
-    kernel.close_from(5)
+    os.closerange(5, HIGHEST_FD + 1)
     os.setsid()
 
 
@@ -117,14 +122,30 @@ def _enter_namespaces(seat, request):
     kernel.unshare(kernel.NEWNS | kernel.NEWIPC | (0 if request.network else kernel.NEWNET))
     flags = kernel.MS_NOSUID | kernel.MS_NODEV
     kernel.mount("proc", "/proc", "proc", flags | kernel.MS_NOEXEC)
+    shown = [(path, os.open(path, os.O_PATH)) for path in seat.in_tmp]
     kernel.mount("tmpfs", "/tmp", "tmpfs", flags, "size=%d,nr_inodes=262144,mode=1777" % request.tmp_bytes)
+    for path, fd in shown:
+        _show_again(path, fd)
     if not request.network:
         _raise_loopback()
     seat.folder = "/tmp/job"
 
 
+def _show_again(path, fd):
+    """Bind what children may see of the old /tmp, read-only as it was, into the new one."""
+    os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+    if not os.path.lexists(path):
+        if os.path.isdir("/proc/self/fd/%d" % fd):
+            os.mkdir(path, 0o755)
+        else:
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o644))
+        kernel.mount("/proc/self/fd/%d" % fd, path, None, kernel.MS_BIND | kernel.MS_REC)
+    os.close(fd)
+
+
 def _raise_loopback():
     import _socket
+    import fcntl
 
     probe = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     fcntl.ioctl(probe.fileno(), _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", 1))  # IFF_UP
@@ -172,8 +193,9 @@ def _settle(seat, request):
     if seat.sandboxed:
         os.mkdir("/tmp/.shm", 0o1777)
         os.mkdir(seat.folder, 0o700)
-    else:  # programs that were told of /tmp get their own folder instead
-        request.env = {key: value.replace("/tmp", seat.folder, 1) if value == "/tmp" else value for key, value in request.env.items()}
+    else:  # what it was told of /tmp is about its own folder
+        for env in (request.env, os.environ):
+            env.update({name: seat.folder for name, value in env.items() if value == "/tmp"})
     os.chdir(seat.folder)
     for name, data in request.files:
         _place(name, data)
@@ -197,4 +219,7 @@ def _exec(seat, request):
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     os.set_inheritable(IN, True)
     os.set_inheritable(OUT, True)
-    os.execvpe(request.argv[0], request.argv, request.env)
+    try:
+        os.execvpe(request.argv[0], request.argv, request.env)
+    except FileNotFoundError:
+        raise FileNotFoundError("there is no program %s" % request.argv[0]) from None

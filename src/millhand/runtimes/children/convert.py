@@ -6,6 +6,14 @@ _FINITE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",",
 _VAR_POSITIONAL, _VAR_KEYWORD = 4, 8  # flags of code objects
 
 
+_scan = json.JSONDecoder().scan_once  # the C scanner itself: half the work of json.loads
+
+
+def from_json(data):
+    """Return the value of JSON that starts at the first byte."""
+    return _scan(data.decode(), 0)[0]
+
+
 def arguments(function, given):
     """Return the positional and keyword arguments to call a function with.
 

@@ -5,6 +5,9 @@ import { serve } from "./serve.ts";
 const frames = Deno.openSync("/proc/self/fd/3", { read: true });
 const answers = Deno.openSync("/proc/self/fd/4", { write: true });
 
+// The first npm package has Deno start its Node layer, which takes ten times as long as all the rest: start it now.
+if (Deno.args.includes("packages")) await import("node:module");
+
 void serve({
   jobDir: Deno.cwd(),
   bootDir: import.meta.dirname!,

@@ -12,7 +12,7 @@ MNT_DETACH = 2
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
 
 # System calls since 424 have the same number on every architecture.
-_SYS_CLOSE_RANGE, _SYS_MOUNT_SETATTR = 436, 442
+_SYS_MOUNT_SETATTR = 442
 _SYS_LANDLOCK_CREATE, _SYS_LANDLOCK_ADD, _SYS_LANDLOCK_RESTRICT = 444, 445, 446
 _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 
@@ -49,12 +49,6 @@ def pivot_root(new, old):
 
 def prctl(option, value):
     check(libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0), "prctl")
-
-
-def close_from(first):
-    """Close every descriptor from this number on."""
-    if libc.syscall(_SYS_CLOSE_RANGE, first, ctypes.c_uint(0xFFFFFFFF), 0) == -1:
-        os.closerange(first, os.sysconf("SC_OPEN_MAX"))
 
 
 def make_readonly(path):

@@ -1,8 +1,10 @@
 """Runs one Python job in the process it is in: waits for the job's frame, calls its function, answers, exits."""
 
 import _signal
+import atexit
 import builtins
 import gc
+import io
 import json
 import os
 import sys
@@ -71,44 +73,55 @@ def module_name(path):
     return ".".join(parts)
 
 
-def serve(env, path_files):
-    """Run the job that comes next and end the process. Does beforehand all that needs no job."""
-    _prepare(env)
-    payload = read_frame(ord("J"))
-    if payload is None:
-        os._exit(0)
-    job = json.loads(payload)
-    try:
-        os.environ.update(job["env"])
-        for folder in path_files:
-            __import__("site").addsitedir(folder)
-        kind, answer = "V", _run(job)
-        _finish()
-    except BaseException as error:
-        kind, answer = _failed(error)
-    _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
-    _flush()
-    if len(answer) > MAX_RESULT_BYTES:
-        kind, answer = "X", _too_large(len(answer))
-    write_frame(kind, answer)
-    os._exit(0 if kind == "V" else 1)
+class Server:
+    """Runs the job that comes next. Made in the zygote, so that what needs no job is done once and not in each child.
 
+    A page that a child is the first to write to costs it microseconds: nothing is imported or made here without need.
+    """
 
-def _prepare(env):
-    os.environ.clear()
-    os.environ.update(env)
-    _signal.signal(_signal.SIGTERM, _terminate)
-    _signal.signal(_signal.SIGINT, _signal.default_int_handler)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
-    sys.stdout = sys.__stdout__ = _unbuffered(1, "<stdout>", "strict")
-    sys.stderr = sys.__stderr__ = _unbuffered(2, "<stderr>", "backslashreplace")
-    sys.modules["__main__"] = type(sys)("__main__")
-    gc.enable()
+    def __init__(self, path_files):
+        self.path_files = path_files  # folders of packages with .pth files
+        sys.stdout = sys.__stdout__ = _unbuffered(1, "<stdout>", "strict")
+        sys.stderr = sys.__stderr__ = _unbuffered(2, "<stderr>", "backslashreplace")
+        sys.modules["__main__"] = type(sys)("__main__")
+        builtins.exit = builtins.quit = sys.exit
+        _signal.signal(_signal.SIGTERM, _terminate)
+        for _ in range(20):  # the interpreter adapts its byte-code now, not in each child
+            _run({"code": "def main(x: int = 1, *, y=2): return {'x': [x, 'a']}", "path": None, "args": {"x": 1}, "entrypoint": None, "modules": {}})
+            convert.from_json(b'{"a": [1, "b", null, {}]}')
+            os.environ["WM_JOB_ID"] = "1"
+            del os.environ["WM_JOB_ID"], sys.modules["script"]
+
+    def serve(self):
+        """Run one job and end the process."""
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
+        gc.enable()
+        payload = read_frame(ord("J"))
+        if payload is None:
+            os._exit(0)
+        kind, answer = self._answer(payload)
+        _signal.signal(_signal.SIGTERM, _signal.SIG_IGN)
+        _flush()
+        if len(answer) > MAX_RESULT_BYTES:
+            kind, answer = "X", _too_large(len(answer))
+        write_frame(kind, answer)
+        os._exit(0 if kind == "V" else 1)
+
+    def _answer(self, payload):
+        try:
+            job = convert.from_json(payload)
+            for name, value in job["env"].items():
+                os.environ[name] = value
+            for folder in self.path_files:
+                __import__("site").addsitedir(folder)
+            answer = _run(job)
+            _finish()
+        except BaseException as error:
+            return _failed(error)
+        return "V", answer
 
 
 def _unbuffered(fd, name, errors):
-    import io
-
     raw = io.FileIO(fd, "w", closefd=False)
     raw.name = name
     return io.TextIOWrapper(raw, "utf-8", errors, newline="\n", write_through=True)
@@ -126,7 +139,6 @@ def _terminate(_number, _frame):
 
 def _run(job):
     """Import the script, call its function, return the result as JSON."""
-    builtins.exit = builtins.quit = sys.exit
     sys.argv = [job["path"] or "script"]
     if job["modules"]:
         sys.meta_path.append(ScriptFinder(job["modules"]))
@@ -186,8 +198,6 @@ def _finish():
     """End as an interpreter ends: wait for threads, run what was registered for the exit."""
     if "threading" in sys.modules:
         sys.modules["threading"]._shutdown()
-    import atexit
-
     atexit._run_exitfuncs()
 
 

@@ -27,9 +27,10 @@ def build(new, readonly, hidden, uids, own_namespace_owner):
     mount("tmpfs", new, "tmpfs", MS_NOSUID, "size=32m,mode=755")
     for name in ("proc", "tmp", "dev", "etc", "run", "var", "home", "root", ".old"):
         os.mkdir(new + "/" + name, 0o755)
-    os.symlink("/tmp", new + "/var/tmp")
     for path in _outermost([*SYSTEM, *readonly]):
         _show(new, path)
+    if not os.path.lexists(new + "/var/tmp"):
+        os.symlink("/tmp", new + "/var/tmp")
     _fill_dev(new, own_namespace_owner)
     _fill_etc(new + "/etc", uids)
     for path in hidden:

@@ -37,15 +37,13 @@ class Zygote:
 
     def __init__(self, channel, setup):
         self.channel, self.mode = channel, setup["mode"]
-        self.folders, self.readable, self.path_files = setup["folders"], setup["readonly"], setup["path_files"]
+        self.sandboxes = self.mode in ("sandbox", "userns")
+        self.folders, self.readable, self.in_tmp = setup["folders"], setup["readonly"], setup["in_tmp"]
+        self.serve = python_main.Server(setup["path_files"]).serve
         self.ids = {}  # of running children, by pid
         self.pids = {}  # and the other way round
         self.users = {}
         self.own_pids = setup["own_pids"]
-
-    @property
-    def sandboxes(self):
-        return self.mode in ("sandbox", "userns")
 
     def run(self):
         """Serve until the host is gone."""
@@ -83,8 +81,8 @@ class Zygote:
             self.channel.send(NEWS.pack(child_id, -error.errno, 0))
             return
         if pid == 0:
-            seat = child.Seat(self.mode, uid, fds, folder, self.readable)
-            child.become(seat, lambda env: python_main.serve(env, self.path_files))
+            seat = child.Seat(self.mode, uid, fds, folder, self.readable, self.in_tmp)
+            child.become(seat, self.serve)
         self.ids[pid], self.pids[child_id], self.users[pid] = child_id, pid, uid
         if uid < 0:
             self.channel.send(NEWS.pack(child_id, STARTED, pid))
@@ -163,7 +161,7 @@ def _become_first_process():
     """Go on in a child that is process 1 of the new PID namespace; this process only waits for it."""
     inner = os.fork()
     if inner:
-        kernel.close_from(3)
+        os.closerange(3, child.HIGHEST_FD + 1)
         _, status = os.waitpid(inner, 0)
         os._exit(os.waitstatus_to_exitcode(status) & 0xFF)
     kernel.prctl(kernel.PR_SET_PDEATHSIG, _signal.SIGKILL)
@@ -206,15 +204,17 @@ def main():
         os.dup2(0, fd)
     setup = json.loads(channel.recv(1 << 20))
     setup["readonly"] = [*own_prefixes(), *setup["readonly"], *setup["site_dirs"]]
+    setup["in_tmp"] = [path for path in setup["readonly"] if path.startswith("/tmp/") and os.path.exists(path)]
+    os.environ.clear()
+    os.environ.update(setup["env"])
     try:
         enter(setup)
         load_path(setup["site_dirs"])
         preload(setup["preload"])
         zygote = Zygote(channel, setup)
-    except Exception as error:
+    except OSError as error:
         channel.send(json.dumps({"refused": "%s: %s" % (type(error).__name__, error)}).encode())
         return
-    _signal.signal(_signal.SIGINT, _signal.SIG_IGN)
     gc.collect()
     gc.freeze()
     gc.disable()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from posixpath import dirname, normpath
 
 import msgspec
 from tree_sitter import Node
 
+from millhand.core.errors import BadRequestError
 from millhand.core.script import Language
 from millhand.core.signature.literals import constant
 from millhand.core.signature.tree import child, named, read_go, read_typescript, text, walk
@@ -105,8 +106,9 @@ def is_script_import(item: PythonImport) -> bool:
 
 def typescript_imports(code: str) -> list[Specifier]:
     """Return what TypeScript code imports: statements, re-exports, `import(…)` and `require(…)` of constant texts."""
+    tree = _tree(read_typescript, code)
     found = []
-    for node in walk(read_typescript(code)):
+    for node in walk(tree) if tree is not None else ():
         source = _source_of(node)
         if source is not None and source.type == "string":
             type_only = node.type != "call_expression" and any(kid.type == "type" for kid in node.children)
@@ -142,5 +144,14 @@ def _typescript_scripts(specifier: str, path: str | None) -> Iterator[str]:
 
 def go_imports(code: str) -> list[str]:
     """Return the import paths of Go code."""
-    specs = (node for node in walk(read_go(code)) if node.type == "import_spec")
+    tree = _tree(read_go, code)
+    specs = [node for node in walk(tree) if node.type == "import_spec"] if tree is not None else []
     return [text(child(spec, "path"))[1:-1] for spec in specs]
+
+
+def _tree(read: Callable[[str], Node], code: str) -> Node | None:
+    """Return a tree, or None for nonsense: that imports nothing, and its compiler will say what is wrong with it."""
+    try:
+        return read(code)
+    except BadRequestError:
+        return None

@@ -32,6 +32,9 @@ _KEPT_PREFIXES = (
 )
 _PROXIES = {"HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"}
 _TAIL_CHARS = 4000
+# Jobs run under other users and must be able to read what is installed. By way of a shell: uvloop can't set a umask,
+# and Python code between fork and exec is no good in a process with threads.
+_READABLE_BY_ALL = ("/bin/sh", "-c", 'umask 022; exec "$@"', "sh") if os.name == "posix" else ()
 
 
 def tool_env(source: Mapping[str, str]) -> dict[str, str]:
@@ -63,6 +66,7 @@ async def run_tool(  # noqa: D417 — the rest is told by its name
         stderr: whether standard error is part of the output.
     """
     process = await asyncio.create_subprocess_exec(
+        *_READABLE_BY_ALL,
         *argv,
         cwd=cwd,
         env=dict(env),
@@ -71,7 +75,6 @@ async def run_tool(  # noqa: D417 — the rest is told by its name
         stderr=asyncio.subprocess.STDOUT if stderr else asyncio.subprocess.DEVNULL,
         limit=1 << 24,  # of one line
         start_new_session=True,
-        umask=0o022,  # jobs run under other users and must be able to read what is installed
     )
     try:
         async with asyncio.timeout(timeout_s):

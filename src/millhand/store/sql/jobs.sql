@@ -100,7 +100,7 @@ select count(*) filter (where state = 'queued' and scheduled_for <= now()) as n_
 
 -- name: queue_longer_than
 -- Whether more than $1 jobs are queued; counts no further.
-select count(*) > $1 from (select from job_queue where state = 'queued' limit $1 + 1) as some
+select count(*) > $1::bigint from (select from job_queue where state = 'queued' limit $1::bigint + 1) as counted
 
 -- name: count_completed
 -- $1 workspace (null: all), $2 ended within these seconds (null: ever), $3 only these statuses, $4 only these tags
