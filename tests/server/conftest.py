@@ -158,6 +158,7 @@ class StandIn:
         self._tags = tags
         self._do = do
         self._nudged = asyncio.Event()
+        self._free = {f"w{i}" for i in range(8)}
         self.canceled: dict[UUID, asyncio.Event] = {}
         source.on_nudge(self._nudged.set)
         source.on_cancel(lambda job_id: self.canceled.setdefault(job_id, asyncio.Event()).set())
@@ -167,8 +168,9 @@ class StandIn:
         async with asyncio.TaskGroup() as running:
             while True:
                 self._nudged.clear()
-                jobs = await self.source.claim([f"w{i}" for i in range(8)], self._tags)
+                jobs = await self.source.claim(sorted(self._free), self._tags) if self._free else []
                 for job in jobs:
+                    self._free.discard(job.worker)
                     running.create_task(self._run(job))
                 if not jobs:
                     with contextlib.suppress(TimeoutError):
@@ -182,6 +184,8 @@ class StandIn:
             result=result if isinstance(result, bytes) else msgspec.json.encode(result),
         )  # fmt: skip
         await self.source.complete([report])
+        self._free.add(job.worker)
+        self._nudged.set()
 
     async def log(self, job: ClaimedJob, text: str) -> None:
         """Write to a job's log."""

@@ -33,7 +33,17 @@ async def test_a_queued_job_has_all_that_clients_need(admin):
 
     job = (await admin.get(f"{W}/jobs_u/get/{job_id}")).json()
 
-    required = "id running canceled job_kind permissioned_as is_flow_step email visible_to_owner tag".split()
+    required = [
+        "id",
+        "running",
+        "canceled",
+        "job_kind",
+        "permissioned_as",
+        "is_flow_step",
+        "email",
+        "visible_to_owner",
+        "tag",
+    ]
     assert all(key in job for key in required)
     assert None not in job.values()
     assert (job["type"], job["running"], job["job_kind"], job["permissioned_as"]) == (
@@ -240,7 +250,9 @@ async def test_all_workspaces_are_for_superadmins_in_admins(api, admin):
     ann = await api.person("ann", "main", "admins")
     everywhere = {"all_workspaces": True, "per_page": 100_000}
 
-    assert [job["id"] for job in (await admin.get("/api/w/admins/jobs/queue/list", params=everywhere)).json()] == [job_id]
+    assert [job["id"] for job in (await admin.get("/api/w/admins/jobs/queue/list", params=everywhere)).json()] == [
+        job_id
+    ]
     assert (await admin.get(f"{W}/jobs/queue/list", params=everywhere)).status_code == 403
     assert (await ann.get("/api/w/admins/jobs/queue/list", params=everywhere)).status_code == 403
 

@@ -46,17 +46,17 @@ async def test_a_failed_job_answers_with_its_error(admin, worker):
 
 
 @pytest.mark.parametrize(
-    ("result", "status", "kind", "body"),
+    ("result", "expected"),
     [
-        ({"windmill_status_code": 201, "result": {"a": 1}}, 201, "application/json", b'{"a":1}'),
-        ({"windmill_content_type": "text/csv", "result": "a,b"}, 200, "text/csv; charset=utf-8", b"a,b"),
-        ({"windmill_status_code": 204}, 204, "application/json", b""),
-        ({"windmill_status_code": 9000}, 200, "application/json", b'{"windmill_status_code":9000}'),
-        ({"windmill_headers": {"X-A": "b\r\nSet-Cookie: c"}, "result": 1}, 200, "application/json", None),
-        ({"windmill_status_code": "x"}, 200, "application/json", b'{"windmill_status_code":"x"}'),
+        ({"windmill_status_code": 201, "result": {"a": 1}}, (201, "application/json", b'{"a":1}')),
+        ({"windmill_content_type": "text/csv", "result": "a,b"}, (200, "text/csv; charset=utf-8", b"a,b")),
+        ({"windmill_status_code": 204}, (204, "application/json", b"")),
+        ({"windmill_status_code": 9000}, (200, "application/json", b'{"windmill_status_code":9000}')),
+        ({"windmill_headers": {"X-A": "b\r\nSet-Cookie: c"}, "result": 1}, (200, "application/json", None)),
+        ({"windmill_status_code": "x"}, (200, "application/json", b'{"windmill_status_code":"x"}')),
     ],
 )
-async def test_results_shape_the_answer(admin, worker, result, status, kind, body):
+async def test_results_shape_the_answer(admin, worker, result, expected):
     """A result can choose status and content type; one that asks for what HTTP can't do is returned as it is."""
 
     async def give(job, _):
@@ -66,6 +66,7 @@ async def test_results_shape_the_answer(admin, worker, result, status, kind, bod
 
     answer = await admin.post(f"{W}/jobs/run_wait_result/preview", json=PREVIEW)
 
+    status, kind, body = expected
     assert (answer.status_code, answer.headers.get("content-type", kind)) == (status, kind)
     assert answer.content == (msgspec.json.encode(result) if body is None else body)
 

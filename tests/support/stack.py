@@ -18,8 +18,9 @@ PATIENCE_S = 60
 
 
 def environment(data_dir: Path, **more: str) -> dict[str, str]:
-    """Return an environment in which nothing of the tester's own Millhand is found."""
-    kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
+    """Return an environment in which nothing of the tester's own Millhand or database is found."""
+    ours = ("MILLHAND_", "DATABASE_", "WORKER_", "BASE_", "PG", "NUM_WORKERS", "VIRTUAL_ENV")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return {**kept, "COLUMNS": "160", "MILLHAND_DATA_DIR": str(data_dir), **more}
 
 
@@ -112,5 +113,5 @@ def _name(process: psutil.Process) -> str:
     try:
         command = process.cmdline()
     except psutil.Error:
-        return "gone"
-    return command[-1] if "millhand" in command else Path(command[0]).name
+        command = []
+    return "" if not command else command[-1] if "millhand" in command else Path(command[0]).name

@@ -84,7 +84,8 @@ def test_jobs_reach_the_server_where_people_do_unless_told_otherwise():
         ("TIMEOUT", "-1"),
         ("GRACE_PERIOD", "-0.1"),
         ("GRACE_PERIOD", "nan"),
-        ("ZOMBIE_JOB_TIMEOUT", "5"),
+        ("ZOMBIE_JOB_TIMEOUT", "14.9"),
+        ("PING_INTERVAL", "0"),
         ("SLEEP_QUEUE", "0"),
         ("BASE_URL", "mill.example"),
         ("METRICS_ADDR", "8001x"),
@@ -96,6 +97,13 @@ def test_a_value_that_cannot_be_used_is_named(name: str, value: str):
     with pytest.raises(SettingsError, match=name) as caught:
         WorkerSettings.from_environment({name: value})
     assert repr(value.strip()) in str(caught.value)
+
+
+def test_a_lease_is_never_shorter_than_three_pings():
+    """Who pings more often may have a shorter lease; who pings seldom has a longer one without asking."""
+    often = WorkerSettings.from_environment({"PING_INTERVAL": "0.5", "ZOMBIE_JOB_TIMEOUT": "2"})
+    assert (often.heartbeat_s, often.lease_s) == (0.5, 2.0)
+    assert WorkerSettings.from_environment({"PING_INTERVAL": "30"}).lease_s == 90.0
 
 
 @pytest.mark.parametrize(

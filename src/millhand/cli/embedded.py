@@ -138,15 +138,8 @@ class EmbeddedPostgres:
         source = _wheel_binaries()
         if self._user is None or self._can_run(source):
             return source
-        copy = self._dir / f"postgres-{MAJOR}-programs"
         let_pass(self._dir, self._user)
-        if not copy.exists():
-            fresh = copy.with_name(copy.name + ".new")
-            shutil.rmtree(fresh, ignore_errors=True)
-            shutil.copytree(source.parent, fresh)
-            postgres_files.open_to_all(fresh)
-            fresh.rename(copy)
-        return copy / "bin"
+        return postgres_files.copy_programs(source, self._dir / f"postgres-{MAJOR}-programs")
 
     def _can_run(self, binaries: Path) -> bool:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,14 +72,32 @@ def databases_sql(datatable_password: str) -> str:
     return _DATABASES.format(password=datatable_password)
 
 
-def open_to_all(directory: Path) -> None:
-    """Let everybody read a tree of programs."""
+def copy_programs(binaries: Path, place: Path) -> Path:
+    """Copy the wheel's programs to where everybody may run them, once; returns the copy of their directory.
+
+    The wheel has its shared libraries beside its package, and the programs look for them there.
+    """
+    package = binaries.parents[1]
+    if not place.exists():
+        fresh = place.with_name(place.name + ".new")
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.copytree(binaries.parent, fresh / package.name / binaries.parent.name)
+        libraries = package.with_name(package.name + ".libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, fresh / libraries.name)
+        _open_to_all(fresh)
+        fresh.rename(place)
+    return place / package.name / binaries.parent.name / binaries.name
+
+
+def _open_to_all(directory: Path) -> None:
+    """Let everybody read a tree, and run what its owner may run."""
     for root, _, files in os.walk(directory):
         Path(root).chmod(0o755)
         for name in files:
             path = Path(root) / name
             if not path.is_symlink():
-                path.chmod(path.stat().st_mode | 0o444 | (path.stat().st_mode & 0o100 and 0o111))
+                path.chmod(0o755 if path.stat().st_mode & 0o100 else 0o644)
 
 
 def _shared_buffers_mb() -> int:

@@ -61,7 +61,7 @@ class BunRuntime:
             except BadRequestError as error:
                 return failed("ExecutionErr", str(error))
             child = await self._pool.take(execution.limits)
-            ended = await run_child(child, job, listener, stop)
+            ended = await run_child(child, job, listener, stop, until_answer=True)
         return outcome_of(ended, program=SCRIPT)
 
 

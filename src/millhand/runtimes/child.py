@@ -16,6 +16,7 @@ from millhand.runtimes.frames import Decoder, Frame, ProtocolError, encode
 from millhand.runtimes.memory import MemoryGroup, PeakSampler, Watched
 
 _CHUNK = 1 << 16
+_PIPE = 1 << 20  # what a pipe holds at most, where nobody raised it
 _TAIL_S = 0.1  # how long an unfinished line of the log waits for its end
 _GRACE_S = 1.0  # for a process that closed its channels and goes on, and for channels that outlive their process
 
@@ -130,6 +131,21 @@ class Child(Watched):
         if self._log_paused and self._log >= 0:
             self._loop.add_reader(self._log, self._read_log)
         self._log_paused = False
+
+    def read_log_now(self) -> bool:
+        """Take what the log's pipe holds at this moment; False where it is not being read, or more comes than fits a pipe."""
+        if self._log_paused:
+            return False
+        for _ in range(_PIPE // _CHUNK + 1):
+            try:
+                data = os.read(self._log, _CHUNK) if self._log >= 0 else b""
+            except BlockingIOError:
+                data = b""
+            if not data:
+                self._text.flush()
+                return True
+            self._text.feed(data)
+        return False
 
     def terminate(self) -> None:
         """Ask it to end (TERM)."""
@@ -343,15 +359,15 @@ class _LogText:
         if newline:
             self._say(whole + newline)
         if self._tail and len(self._tail) > _CHUNK:
-            self._flush()
+            self.flush()
         elif self._tail and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_TAIL_S, self._flush)
+            self._timer = asyncio.get_running_loop().call_later(_TAIL_S, self.flush)
 
     def end(self) -> None:
         self._tail += self._decoder.decode(b"", final=True)
-        self._flush()
+        self.flush()
 
-    def _flush(self) -> None:
+    def flush(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

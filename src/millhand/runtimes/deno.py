@@ -39,6 +39,7 @@ unset PACKAGES; exec "$@"
 def deno_spawn(deno: str, limits: Limits, *, environment: Path | None = None) -> Spawn:
     """Return what a child that waits for a Deno job is made from; it can import what its environment holds."""
     main = str(CHILDREN / "deno_main.ts")
+    rest: tuple[str, ...]
     if environment is None:
         rest = ("--no-lock", main)
     else:
@@ -118,5 +119,5 @@ class DenoRuntime:
             if environment is not None:
                 held.enter_context(self._environments.hold(environment))
             child = await self._pools.take(environment, execution.limits)
-            ended = await run_child(child, job, listener, stop)
+            ended = await run_child(child, job, listener, stop, until_answer=True)
         return outcome_of(ended, program=SCRIPT)

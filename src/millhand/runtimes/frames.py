@@ -24,6 +24,7 @@ class Frame(enum.IntEnum):
     STARTED = ord("S")  # the user's code is about to be called
     STREAM = ord("C")  # a piece of the result stream, UTF-8 text
     PROGRESS = ord("P")  # decimal digits, 0 to 100
+    PEAK = ord("M")  # decimal digits: the most memory the process has used, in kB; comes before VALUE or ERROR
     VALUE = ord("V")  # the result, JSON
     ERROR = ord("X")  # JSON object {name, message, stack, …}
 

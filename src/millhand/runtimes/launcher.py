@@ -73,6 +73,7 @@ class Launcher:
         self._hidden = [str(path) for path in hidden]
         self._preload = list(preload)
         self._scratch = scratch
+        self._folders = scratch / f"jobs-{secrets.token_hex(4)}"  # of jobs that have no /tmp of their own
         self._ids = itertools.count(1)
         self._mode = ""  # of the running zygote: sandbox, userns, process, none
         self._zygote: _Zygote | None = None
@@ -94,6 +95,7 @@ class Launcher:
             await self._zygote.close()
         self._sampler.close()
         self._memory.close()
+        shutil.rmtree(self._folders, ignore_errors=True)
 
     async def spawn(self, spawn: Spawn) -> Child:
         """Start a child."""
@@ -118,7 +120,7 @@ class Launcher:
         if uid >= 0:
             self._users.append(uid)
         if self._mode in ("process", "none"):
-            shutil.rmtree(self._scratch / "jobs" / str(child_id), ignore_errors=True)
+            shutil.rmtree(self._folders / str(child_id), ignore_errors=True)
 
     async def _running(self) -> _Zygote:
         if self._zygote is not None and self._zygote.alive:
@@ -158,14 +160,15 @@ class Launcher:
         return exit_.lost or (None if exit_.code == 0 else f"a trial child ended with {exit_.code or exit_.signal}")
 
     def _setup(self, mode: str) -> bytes:
-        for name in ("root", "jobs"):
-            (self._scratch / name).mkdir(parents=True, exist_ok=True)
-        (self._scratch / "jobs").chmod(0o711)
+        root = self._scratch / "root"
+        for folder in (root, self._folders):
+            folder.mkdir(parents=True, exist_ok=True)
+        self._folders.chmod(0o711)
         return json.dumps({
             "mode": mode,
             "env": base_environment(),
-            "root": str(self._scratch / "root"),
-            "folders": str(self._scratch / "jobs"),
+            "root": str(root),
+            "folders": str(self._folders),
             "site_dirs": self._site_dirs,
             "path_files": [path for path in self._site_dirs if any(Path(path).glob("*.pth"))],
             "readonly": self._readonly,

@@ -47,9 +47,21 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     tail: str = ""  # the end of its log
 
 
-async def run_child(child: Child, job: bytes, listener: Listener, stop: Stop, *, tail_chars: int = TAIL_CHARS) -> Ended:
-    """Send the job and wait for the end of the child; a stop is TERM, then KILL after a grace period."""
-    return await _Run(child, listener, stop, tail_chars).run(job)
+async def run_child(
+    child: Child,
+    job: bytes,
+    listener: Listener,
+    stop: Stop,
+    *,
+    tail_chars: int = TAIL_CHARS,
+    until_answer: bool = False,
+) -> Ended:
+    """Send the job and wait for the end of the child; a stop is TERM, then KILL after a grace period.
+
+    until_answer: don't wait for the process of a child that has answered to be gone, which takes large ones several
+    milliseconds. Such a child writes all of its log, and its peak of memory, before it answers.
+    """
+    return await _Run(child, listener, stop, tail_chars).run(job, until_answer=until_answer)
 
 
 class _Run:
@@ -60,22 +72,26 @@ class _Run:
         self._tap = LogTap(listener, tail_chars=tail_chars)
         self._value: bytes | None = None
         self._error: bytes | None = None
+        self._peak_kb = 0
         self._stopped: StopCause | None = None
+        self._loop = asyncio.get_running_loop()
+        self._answered: asyncio.Future[None] = self._loop.create_future()
         self._kill_later: asyncio.TimerHandle | None = None
         self._on_frame: dict[Frame, Callable[[bytes], None]] = {
             Frame.VALUE: self._take_value,
             Frame.ERROR: self._take_error,
             Frame.STREAM: lambda payload: listener.stream(payload.decode("utf-8", "replace")),
             Frame.PROGRESS: self._take_progress,
+            Frame.PEAK: self._take_peak,
         }
 
-    async def run(self, job: bytes) -> Ended:
+    async def run(self, job: bytes, *, until_answer: bool) -> Ended:
         self._child.on_log = self._tap.feed
         self._child.on_frame = self._frame
         self._stop.arm(self._end_it)
         try:
             await self._child.send(Frame.JOB, job)
-            exit_ = await self._child.ended()
+            exit_ = (await self._left_behind() if until_answer else None) or await self._child.ended()
         except BaseException:  # whoever waits for us was cancelled: nothing may go on unwatched
             self._child.kill()
             raise
@@ -92,6 +108,17 @@ class _Run:
             tail=self._tap.tail.text(),
         )
 
+    async def _left_behind(self) -> Exit | None:
+        """Wait for the answer and let the process end by itself; None where it ended without one or still says something."""
+        ended = asyncio.ensure_future(self._child.ended())
+        await asyncio.wait((ended, self._answered), return_when=asyncio.FIRST_COMPLETED)
+        if ended.done() or not self._child.read_log_now():
+            return None
+        ended.cancel()
+        self._child.on_log = _ignore
+        self._loop.call_later(1.0, self._child.kill)
+        return Exit(code=0, memory_peak_kb=max(self._peak_kb, self._child.sampled_peak_kb))
+
     def _frame(self, kind: Frame, payload: bytes) -> None:
         take = self._on_frame.get(kind)
         if take is not None and self._value is None and self._error is None:
@@ -99,19 +126,29 @@ class _Run:
 
     def _take_value(self, payload: bytes) -> None:
         self._value = payload
+        self._answered.set_result(None)
 
     def _take_error(self, payload: bytes) -> None:
         self._error = payload
+        self._answered.set_result(None)
 
     def _take_progress(self, payload: bytes) -> None:
         if payload.isdigit():
             self._listener.progress(min(100, int(payload)))
 
+    def _take_peak(self, payload: bytes) -> None:
+        if payload.isdigit():
+            self._peak_kb = int(payload[:12])
+
     def _end_it(self, cause: StopCause) -> None:
         if self._value is None and self._error is None:
             self._stopped = cause
         self._child.terminate()
-        self._kill_later = asyncio.get_running_loop().call_later(GRACE_S, self._child.kill)
+        self._kill_later = self._loop.call_later(GRACE_S, self._child.kill)
+
+
+def _ignore(_text: str) -> None:
+    """Drop what is said after the answer."""
 
 
 def outcome_of(ended: Ended, *, program: str) -> Outcome:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
+from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, Operation, Reference, RequestBody, Schema
 
 from millhand.core.errors import BadRequestError
 from millhand.server.request import ApiRequest
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 _TEXT = Schema(type=OpenAPIType.STRING)
 _ARGS = Schema(type=OpenAPIType.OBJECT, description="The arguments of the script, by name.")
-_PREVIEW = {
+_PREVIEW: dict[str, Schema | Reference] = {
     "content": _TEXT,
     "language": _TEXT,
     "path": _TEXT,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,7 +18,7 @@ from millhand.runtimes.contract import Isolation, Limits
 T = TypeVar("T")
 
 MAX_LOG_BYTES = 20 * 1024 * 1024
-SHORTEST_LEASE_S = 15.0  # three pings
+_PINGS_PER_LEASE = 3  # at least: one that is late, or lost, must not end the lease
 
 
 class SettingsError(MillhandError):
@@ -38,7 +39,7 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_log_bytes: int = MAX_LOG_BYTES
     grace_s: float = 300.0  # how long a draining host lets its jobs finish
     lease_s: float = 60.0  # silent for longer: the host is taken for dead, its jobs go to others
-    heartbeat_s: float = 5.0
+    heartbeat_s: float = 5.0  # how often it pings
     poll_s: float = 1.0  # how often to look for work that nobody announced
     cache_dir: Path = Path("~/.cache/millhand").expanduser()
     base_url: str = "http://localhost:8000"  # where people reach the server
@@ -58,6 +59,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
         read = _Reader(environ)
         group = read("WORKER_GROUP", _group, "default")
         base_url = read("BASE_URL", _url, "http://localhost:8000")
+        heartbeat_s = read("PING_INTERVAL", _interval, 5.0)
+        shortest_lease_s = _PINGS_PER_LEASE * heartbeat_s
         return cls(
             group=group,
             tags=read("WORKER_TAGS", _tags, group_tags(group)),
@@ -69,7 +72,8 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             job_max_timeout_s=read("TIMEOUT", _at_least_one, DEFAULT_MAX_TIMEOUT_S),
             max_log_bytes=read("MAX_LOG_BYTES", _at_least_one, MAX_LOG_BYTES),
             grace_s=read("GRACE_PERIOD", _seconds, 300.0),
-            lease_s=read("ZOMBIE_JOB_TIMEOUT", _lease, 60.0),
+            lease_s=read("ZOMBIE_JOB_TIMEOUT", partial(_lease, shortest_s=shortest_lease_s), max(60.0, shortest_lease_s)),
+            heartbeat_s=heartbeat_s,
             poll_s=read("SLEEP_QUEUE", _milliseconds, 1.0),
             cache_dir=read("MILLHAND_CACHE_DIR", _directory, _directory("~/.cache/millhand")),
             base_url=base_url,
@@ -130,10 +134,17 @@ def _seconds(text: str) -> float:
     return value
 
 
-def _lease(text: str) -> float:
+def _interval(text: str) -> float:
     value = _seconds(text)
-    if value < SHORTEST_LEASE_S:
-        raise ValueError(f"give {SHORTEST_LEASE_S:.0f} seconds or more: hosts ping every 5")
+    if not value:
+        raise ValueError("give a number of seconds above 0")
+    return value
+
+
+def _lease(text: str, *, shortest_s: float) -> float:
+    value = _seconds(text)
+    if value < shortest_s:
+        raise ValueError(f"give {shortest_s:g} seconds or more: {_PINGS_PER_LEASE} times PING_INTERVAL")
     return value
 
 

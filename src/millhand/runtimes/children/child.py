@@ -153,9 +153,6 @@ def _raise_loopback():
 
 
 def _limit(seat, request):
-    fd = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
-    os.write(fd, b"1000")
-    os.close(fd)
     if seat.mode == "none":
         return
     _lower(resource.RLIMIT_NPROC, request.processes)
@@ -172,18 +169,28 @@ def _lower(which, value):
     resource.setrlimit(which, (value, value))
 
 
-def _drop_rights(seat):
-    if seat.mode != "none":
+def settle_zygote(mode):
+    """Do in the zygote what its children inherit."""
+    with open("/proc/self/oom_score_adj", "w") as file:
+        file.write("1000")  # jobs go before the worker does; a zygote is smaller than what makes memory run out
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if mode != "none":
         kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
+    if mode != "none" and os.geteuid() == 0:
+        os.setgroups([])
+
+
+def _drop_rights(seat):
     if seat.uid >= 0:
         for fd in (IN, OUT, LOG):  # so that it may open them anew by /proc/self/fd, as Deno does, and /dev/stderr
             os.fchown(fd, seat.uid, seat.uid)
-        os.setgroups([])
         os.setresgid(seat.uid, seat.uid, seat.uid)
         os.setresuid(seat.uid, seat.uid, seat.uid)
         kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # else its own /proc/self would be closed to it
     elif seat.mode != "none":
         kernel.drop_capabilities()
+    if seat.sandboxed:
+        return  # the zygote is process 1 of its namespace: its end is ours
     kernel.prctl(kernel.PR_SET_PDEATHSIG, _signal.SIGKILL)
     if seat.mode == "process" and kernel.landlock_version():
         kernel.landlock([*READABLE, *seat.readable], [seat.folder, *DEVICES])

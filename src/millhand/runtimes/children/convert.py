@@ -77,7 +77,7 @@ def _wanted(hint, scope):
         if not any(word in hint for word in ("bytes", "date")):
             return ()
         try:
-            hint = eval(hint, scope)
+            return _wanted(eval(hint, scope), scope)
         except Exception:
             return (hint,)
     if isinstance(hint, type) and not hasattr(hint, "__args__"):

@@ -17,6 +17,7 @@ void serve({
   makeDir: (path) => Deno.mkdirSync(path, { recursive: true }),
   writeFile: (path, text) => Deno.writeTextFileSync(path, text),
   link: (target, path) => Deno.symlinkSync(target, path),
+  readFile: (path) => Deno.readTextFileSync(path),
   onUncaught: (report) => {
     globalThis.addEventListener("error", (event) => (event.preventDefault(), report(event.error)));
     globalThis.addEventListener("unhandledrejection", (event) => (event.preventDefault(), report(event.reason)));

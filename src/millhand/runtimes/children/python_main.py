@@ -104,8 +104,7 @@ class Server:
         _flush()
         if len(answer) > MAX_RESULT_BYTES:
             kind, answer = "X", _too_large(len(answer))
-        write_frame(kind, answer)
-        os._exit(0 if kind == "V" else 1)
+        _deliver(kind, answer)
 
     def _answer(self, payload):
         try:
@@ -207,6 +206,16 @@ def _flush():
             stream.flush()
         except Exception:
             pass  # the job closed or replaced it
+
+
+def _deliver(kind, answer):
+    """Send the answer and end."""
+    try:
+        write_frame(kind, answer)
+    except OSError as error:
+        os.write(2, ("the result can't be delivered: the job closed descriptor 4 (%s)\n" % error).encode())
+        os._exit(1)
+    os._exit(0 if kind == "V" else 1)
 
 
 def _failed(error):

@@ -27,6 +27,7 @@ export interface Host {
   writeFile(path: string, text: string): void;
   link(target: string, path: string): void;
   onUncaught(report: (error: unknown) => void): void;
+  readFile(path: string): string;
   exit(code: number): never;
 }
 
@@ -137,10 +138,16 @@ function describe(host: Host, thrown: any): string {
   }
 }
 
+/** Link the packages beside every script: Bun has listed the job directory before, and looks no second time. */
+function linkPackages(host: Host, packages: string, files: string[]): void {
+  const folders = new Set([host.jobDir, ...files.map((file) => file.slice(0, file.lastIndexOf("/")))]);
+  for (const folder of folders) host.link(packages, `${folder}/node_modules`);
+}
+
 async function run(host: Host, job: Job): Promise<string> {
   const main = place(host, job.path ?? "main", job.code);
   for (const [path, source] of Object.entries(job.modules)) place(host, path, source);
-  if (job.node_modules) host.link(job.node_modules, `${host.jobDir}/node_modules`);
+  if (job.node_modules) linkPackages(host, job.node_modules, [main, ...Object.keys(job.modules).map((path) => `${host.jobDir}/${path}`)]);
   send(host, "S");
   const script = await import(main);
   const entry = script[job.entrypoint] ?? script.default?.[job.entrypoint];
@@ -153,17 +160,22 @@ async function run(host: Host, job: Job): Promise<string> {
   return toJson(result);
 }
 
+function peakKb(host: Host): string {
+  return /VmHWM:\s*(\d+)/.exec(host.readFile("/proc/self/status"))?.[1] ?? "0";
+}
+
 /** Wait for the job, run it, answer, exit. */
-export async function serve(host: Host): Promise<never> {
+export async function serve(host: Host): Promise<void> {
   let answered = false;
+  // The last that is heard of this process: its log is written at once, so all of it came before.
   const answer = (letter: string, text: string) => {
-    if (!answered) send(host, letter, text);
+    if (answered) return;
     answered = true;
+    send(host, "M", peakKb(host));
+    send(host, letter, text);
+    host.exit(letter === "V" ? 0 : 1);
   };
-  const fail = (error: unknown) => {
-    answer("X", describe(host, error));
-    host.exit(1);
-  };
+  const fail = (error: unknown) => answer("X", describe(host, error));
   send(host, "R");
   const job = receiveJob(host);
   if (job === null) host.exit(0);
@@ -174,5 +186,4 @@ export async function serve(host: Host): Promise<never> {
   } catch (error) {
     fail(error);
   }
-  host.exit(0);
 }

@@ -18,7 +18,9 @@ def supervise(own_user):
     if child == 0:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, _signal.SIGKILL)
         return
-    os.closerange(3, 5)  # the job's channel closes with the job
+    os.closerange(3, 5)  # the job's channel and log close with the job
+    os.dup2(0, 1)
+    os.dup2(0, 2)
     all_mine = own_user or os.getpid() == 1
     _signal.signal(_signal.SIGTERM, lambda *_: _signal_all(_signal.SIGTERM, all_mine))
     _signal.pthread_sigmask(_signal.SIG_SETMASK, ())

@@ -208,6 +208,7 @@ def main():
     os.environ.clear()
     os.environ.update(setup["env"])
     try:
+        child.settle_zygote(setup["mode"])
         enter(setup)
         load_path(setup["site_dirs"])
         preload(setup["preload"])

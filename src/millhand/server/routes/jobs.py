@@ -112,12 +112,12 @@ async def get_timing(request: ApiRequest, workspace: FromPath[str], job_id: From
 
 
 @get("/jobs_u/get_root_job_id/{job_id:str}", operation_id="getRootJobId", opt=READ)
-async def get_root_job_id(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> Response[str]:
+async def get_root_job_id(request: ApiRequest, workspace: FromPath[str], job_id: FromPath[str]) -> Response[bytes]:
     """Return the id of the job at the top of the tree that a job is in."""
     root = await jobs.root_of(request.database, workspace, read_id(job_id))
     if root is None:
         raise _no_job(workspace, job_id)
-    return Response(str(root), media_type=MediaType.JSON)
+    return Response(msgspec.json.encode(root), media_type=MediaType.JSON)
 
 
 @get("/jobs_u/get_args/{job_id:str}", operation_id="getJobArgs", opt=READ)

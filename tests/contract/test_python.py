@@ -1,0 +1,263 @@
+"""What is particular to Python."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millhand.core.script import Language
+from millhand.runtimes.contract import FailureKind, Limits, Success
+from millhand.runtimes.registry import Runtimes
+from tests.support import runs
+from tests.support.runs import Ran
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def py(runtimes: Runtimes, code: str, args: dict[str, Any] | None = None, **more: Any) -> Ran:
+    more.setdefault("lock", "")
+    return await runs.run(runtimes.get(Language.PYTHON3), Language.PYTHON3, code, args, **more)
+
+
+async def test_typed_arguments(runtimes):
+    """Bytes come from base64, dates and times from their text, also in unions and annotations that are text."""
+    code = """
+from __future__ import annotations
+import datetime
+from datetime import date
+def main(a: bytes, b: datetime.datetime, c: date | None, d: "date", e: str, f: list[bytes], g: bytes = b"x"):
+    return [a == b"hi", b.isoformat(), str(c), str(d), e, f, g == b"x"]
+"""
+    args = {"a": "aGk=", "b": "2024-05-06T07:08:09Z", "c": "2024-05-06", "d": "06/05/2024", "e": "2024-05-06", "f": ["aGk="]}
+    expected = [True, "2024-05-06T07:08:09+00:00", "2024-05-06", "2024-05-06", "2024-05-06", ["aGk="], True]
+    assert (await py(runtimes, code, args)).result == expected
+
+
+async def test_missing_and_unknown_arguments(runtimes):
+    """What is missing has its default, else is None; what main doesn't know is left out; a shown default is no value."""
+    code = "def main(a, b=2, *, c=3, d=4):\n    return [a, b, c, d]"
+    assert (await py(runtimes, code, {"c": 30, "d": "<function call>", "e": 1})).result == [None, 2, 30, 4]
+
+
+async def test_all_arguments(runtimes):
+    """A main with ** takes all arguments; positional-only ones are found by name."""
+    code = "def main(a, /, b, **rest):\n    return [a, b, rest]"
+    assert (await py(runtimes, code, {"a": 1, "b": 2, "c": 3})).result == [1, 2, {"c": 3}]
+
+
+async def test_callables_and_decorated_functions(runtimes):
+    """A main may be decorated, or any callable."""
+    decorated = """
+import functools
+def twice(function):
+    @functools.wraps(function)
+    def run(*args, **kwargs):
+        return [function(*args, **kwargs)] * 2
+    return run
+@twice
+def main(a: bytes):
+    return len(a)
+"""
+    assert (await py(runtimes, decorated, {"a": "aGk="})).result == [2, 2]
+    partial = "import functools\ndef add(a, b):\n    return a + b\nmain = functools.partial(add, b=1)"
+    assert (await py(runtimes, partial, {"a": 1})).result == 2
+
+
+async def test_another_entrypoint(runtimes):
+    """Another function than main can be asked for."""
+    assert (await py(runtimes, "def other(x):\n    return x", {"x": 1}, entrypoint="other")).result == 1
+
+
+async def test_a_missing_main(runtimes):
+    """A script without main fails and says what to write."""
+    ran = await py(runtimes, "x = 1")
+    assert ran.outcome.kind is FailureKind.ERROR
+    assert "define one: def main()" in ran.error["message"]
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("float('nan')", None),
+        ("[1.5, float('inf'), {'NaN': 'NaN'}]", [1.5, None, {"NaN": "NaN"}]),
+        ("b'hi'", "aGk="),
+        ("{1: 'a', None: 'b', True: 'c', (1, 2): 'd'}", {"1": "c", "null": "b", "(1, 2)": "d"}),
+        ("{'a', }", ["a"]),
+        ("datetime.datetime(2024, 5, 6, 7, 8)", "2024-05-06T07:08:00"),
+        ("decimal.Decimal('1.10')", "1.10"),
+        ("uuid.UUID(int=1)", "00000000-0000-0000-0000-000000000001"),
+        ("Point(1, b'hi')", {"x": 1, "y": "aGk="}),
+        ("Color.RED", "red"),
+        ("pathlib.Path('/a')", "/a"),
+        ("Frame()", [{"a": 1, "b": None}]),
+        ("Array()", [1, [2]]),
+        ("'a\\x00b\\ud800'", "ab?"),
+        ("{'k\\x00': 'é'}", {"k": "é"}),
+        ("range(3)", [0, 1, 2]),
+        ("2 ** 70", 2**70),
+        ("object.__doc__ and None", None),
+    ],
+)
+async def test_results(runtimes, expression, expected):
+    """Whatever main returns becomes the nearest JSON; numbers that JSON lacks become null, and only those."""
+    code = f"""
+import dataclasses, datetime, decimal, enum, pathlib, uuid
+@dataclasses.dataclass
+class Point:
+    x: int
+    y: bytes
+class Color(enum.Enum):
+    RED = "red"
+class Frame:
+    def to_dict(self, orient):
+        return [{{"a": 1, "b": float("nan")}}]
+class Array:
+    def tolist(self):
+        return [1, [2]]
+def main():
+    return {expression}
+"""
+    assert (await py(runtimes, code)).result == expected
+
+
+async def test_a_result_that_contains_itself(runtimes):
+    """A result without end fails with a clear error."""
+    ran = await py(runtimes, "def main():\n    x = []\n    x.append(x)\n    return x")
+    assert ran.error["name"] == "ValueError"
+
+
+async def test_a_large_result(runtimes):
+    """Arguments and results larger than a pipe go through."""
+    text = "x" * 3_000_000
+    assert (await py(runtimes, "def main(a):\n    return a", {"a": text})).result == text
+
+
+async def test_an_async_main(runtimes):
+    """A coroutine is awaited."""
+    code = "import asyncio\nasync def main(x):\n    await asyncio.sleep(0)\n    return x"
+    assert (await py(runtimes, code, {"x": 1})).result == 1
+
+
+async def test_generators(runtimes):
+    """Pieces of generators are streamed, text as it is, the rest as JSON; what they return is the result."""
+    ran = await py(runtimes, "def main():\n    yield 'a'\n    yield {'b': 1}\n    return 'end'")
+    assert (ran.pieces, ran.result) == (["a", '{"b":1}'], "end")
+    ran = await py(runtimes, "async def main():\n    yield 'a'\n    yield b'b'")
+    assert (ran.pieces, ran.result) == (["a", "b"], None)
+
+
+async def test_errors(runtimes):
+    """An error has name, message, the user's frames with their lines, and the exception's attributes."""
+    code = """
+class Refused(Exception):
+    def __init__(self, message):
+        super().__init__(message)
+        self.code = 42
+def inner():
+    raise Refused("no such thing")
+def main():
+    inner()
+"""
+    ran = await py(runtimes, code, path="f/tools/refuse")
+    assert (ran.error["name"], ran.error["message"], ran.error["extra"]) == ("Refused", "no such thing", {"code": 42})
+    assert 'File "f/tools/refuse.py", line 9, in main\n    inner()' in ran.error["stack"]
+    assert "python_main" not in ran.error["stack"]
+
+
+async def test_a_syntax_error(runtimes):
+    """A syntax error names the line."""
+    ran = await py(runtimes, "def main(:\n    pass")
+    assert ran.error["name"] == "SyntaxError"
+    assert "def main(:" in ran.error["stack"]
+
+
+async def test_exits(runtimes):
+    """sys.exit(0) is a success without a result, another code a failure."""
+    assert (await py(runtimes, "import sys\ndef main():\n    sys.exit()")).result is None
+    assert (await py(runtimes, "def main():\n    exit(3)")).error["message"] == "exit code 3"
+
+
+async def test_an_error_that_cannot_be_told(runtimes):
+    """An exception whose text raises is still a failure with its name."""
+    code = "class Odd(Exception):\n    def __str__(self):\n        raise RuntimeError\ndef main():\n    raise Odd"
+    assert (await py(runtimes, code)).error["name"] == "Odd"
+
+
+async def test_scripts_as_modules(runtimes):
+    """A script imports others by path and relatively; their names follow their paths."""
+    modules = {
+        "f/tools/my-helper": "from .base import one\ndef two():\n    return one + 1",
+        "f/tools/base": "one = 1",
+        "u/admin/2nd": "three = 3",
+    }
+    code = """
+from f.tools.my_helper import two
+from .base import one
+import u.admin._2nd
+def main():
+    return [one, two(), u.admin._2nd.three, __name__]
+"""
+    ran = await py(runtimes, code, path="f/tools/main-one", modules=modules)
+    assert ran.result == [1, 2, 3, "f.tools.main_one"]
+
+
+async def test_threads_and_exit_functions(runtimes):
+    """A run waits for its threads, and runs what was registered for its end, before its result counts."""
+    code = """
+import atexit, threading, time
+def main():
+    atexit.register(print, "exit")
+    threading.Thread(target=lambda: (time.sleep(0.05), print("thread"))).start()
+    return 1
+"""
+    ran = await py(runtimes, code)
+    assert (ran.result, ran.log) == (1, "thread\nexit\n")
+
+
+async def test_broken_text_in_the_log(runtimes):
+    """NULs are dropped and broken characters replaced; a character in two writes stays whole."""
+    code = """
+import os, time
+def main():
+    os.write(1, b"a\\x00b\\xff\\xc3")
+    time.sleep(0.02)
+    os.write(1, b"\\xa9\\n")
+"""
+    assert (await py(runtimes, code)).log == "ab\ufffdé\n"
+
+
+async def test_multiprocessing(runtimes):
+    """Worker processes and their semaphores work inside of a job."""
+    code = "import multiprocessing as mp\ndef main():\n    with mp.get_context('fork').Pool(2) as pool:\n        return pool.map(abs, [-1, -2])"
+    assert (await py(runtimes, code)).result == [1, 2]
+
+
+async def test_jobs_start_alike(runtimes):
+    """Two jobs get different random numbers, and the same empty surroundings."""
+    code = "import os, random, tempfile\ndef main():\n    return [random.random(), os.listdir('.'), tempfile.gettempdir(), os.getcwd()]"
+    first, second = (await py(runtimes, code)).result, (await py(runtimes, code)).result
+    assert first[0] != second[0]
+    assert first[1:] == second[1:] == [[], "/tmp", "/tmp/job"]
+
+
+async def test_packages(runtimes, tmp_path: Path):
+    """A script with a third-party import runs in the environment of its lock, also in processes that it starts."""
+    code = """
+import subprocess, sys, iniconfig
+def main():
+    again = [sys.executable, "-c", "import iniconfig; print('found', flush=True)"]
+    subprocess.run(again, check=True)
+    return iniconfig.__name__
+"""
+    ran = await py(runtimes, code, lock=None)
+    assert ran.result == "iniconfig"
+    assert "found\n" in ran.log
+
+
+async def test_limits_have_their_own_children(runtimes):
+    """A run under other limits than usual gets a child made for them."""
+    code = "import resource\ndef main():\n    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]"
+    assert (await py(runtimes, code, limits=Limits(open_files=77))).result == 77
+    assert isinstance((await py(runtimes, code)).outcome, Success)
