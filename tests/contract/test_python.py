@@ -30,7 +30,14 @@ from datetime import date
 def main(a: bytes, b: datetime.datetime, c: date | None, d: "date", e: str, f: list[bytes], g: bytes = b"x"):
     return [a == b"hi", b.isoformat(), str(c), str(d), e, f, g == b"x"]
 """
-    args = {"a": "aGk=", "b": "2024-05-06T07:08:09Z", "c": "2024-05-06", "d": "06/05/2024", "e": "2024-05-06", "f": ["aGk="]}
+    args = {
+        "a": "aGk=",
+        "b": "2024-05-06T07:08:09Z",
+        "c": "2024-05-06",
+        "d": "06/05/2024",
+        "e": "2024-05-06",
+        "f": ["aGk="],
+    }
     expected = [True, "2024-05-06T07:08:09+00:00", "2024-05-06", "2024-05-06", "2024-05-06", ["aGk="], True]
     assert (await py(runtimes, code, args)).result == expected
 

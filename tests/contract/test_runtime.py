@@ -75,7 +75,9 @@ def language(request: pytest.FixtureRequest) -> Language:
     return request.param
 
 
-async def run(runtimes: Runtimes, language: Language, code: str, args: dict[str, Any] | None = None, **more: Any) -> Ran:
+async def run(
+    runtimes: Runtimes, language: Language, code: str, args: dict[str, Any] | None = None, **more: Any
+) -> Ran:
     return await runs.run(runtimes.get(language), language, code, args, **more)
 
 

@@ -63,6 +63,19 @@ async def test_both_streams_are_logged_in_order(runtimes, language):
     assert ran.log == "one\ntwo\nthree\n"
 
 
+@pytest.mark.parametrize(
+    "write", ["console.log(text)", "process.stdout.write(text + '\\n')", "process.stderr.write(text + '\\n')"]
+)
+async def test_no_output_is_lost(runtimes, language, write):
+    """Far more than a pipe holds, written just before the end, is all in the log."""
+    code = f"""import process from 'node:process';
+export function main(text: string) {{ {write}; console.log('end'); }}"""
+    ran = await ts(runtimes, language, code, {"text": "x" * 2_000_000})
+    assert ran.result is None
+    assert len(ran.log) == 2_000_005
+    assert ran.log.endswith("x\nend\n")
+
+
 async def test_errors_have_user_frames_only(runtimes, language):
     """An error has name, message, its own properties, and a stack that names the script and none of our files."""
     code = """
@@ -143,7 +156,7 @@ async def test_npm_packages(runtimes, language):
     first = await ts(runtimes, language, code, {"x": 5})
     heard = runs.Heard()
     lock = await runtimes.get(language).lock(runs.execution(language, code), heard)
-    second = await ts(runtimes, language, code, {"x": "five"}, lock=lock)
+    second = await ts(runtimes, language, code, {"x": "five"}, lock=lock, path="f/folder/script")
     assert (first.result, second.result, second.log) == (True, False, "")
     assert "is-number" in lock
 

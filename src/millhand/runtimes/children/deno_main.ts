@@ -13,7 +13,7 @@ void serve({
   bootDir: import.meta.dirname!,
   read: (into) => frames.readSync(into) ?? 0,
   write: (bytes) => answers.writeSync(bytes),
-  setEnv: (env) => Object.entries(env).forEach(([name, value]) => Deno.env.set(name, value)),
+  setUp: ({ env }) => Object.entries(env).forEach(([name, value]) => Deno.env.set(name, value)),
   makeDir: (path) => Deno.mkdirSync(path, { recursive: true }),
   writeFile: (path, text) => Deno.writeTextFileSync(path, text),
   link: (target, path) => Deno.symlinkSync(target, path),

@@ -22,7 +22,7 @@ export interface Host {
   bootDir: string; // frames of the stack from here are ours, not the user's
   read(into: Uint8Array): number; // 0 at the end
   write(bytes: Uint8Array): number;
-  setEnv(env: Record<string, string>): void;
+  setUp(job: Job): void; // its environment, and what else it needs
   makeDir(path: string): void;
   writeFile(path: string, text: string): void;
   link(target: string, path: string): void;
@@ -179,7 +179,7 @@ export async function serve(host: Host): Promise<void> {
   send(host, "R");
   const job = receiveJob(host);
   if (job === null) host.exit(0);
-  host.setEnv(job.env);
+  host.setUp(job);
   host.onUncaught(fail);
   try {
     answer("V", await run(host, job));
