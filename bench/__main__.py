@@ -14,13 +14,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import machine, report, results
 from bench.context import Context, Part
-from bench.measure import Outcome, foreign_share
+from bench.measure import NOISY, Outcome, foreign_share
 from bench.parts import PARTS
 from bench.postgres import Postgres
 from bench.table import render
 
 TOTAL_S = 14 * 60.0  # `make bench` is bounded to 15 minutes; the rest is for setting up
-NOISY = 0.10
 WIDTH = 180  # where the output goes to a file
 
 

@@ -9,6 +9,8 @@ from statistics import median
 import msgspec
 import psutil
 
+NOISY = 0.10  # share of the machine used by others from which on figures mean little
+
 
 class Row(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One figure, measured one or more times."""

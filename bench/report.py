@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from bench import results
-from bench.measure import Row
+from bench.measure import NOISY, Row
 from bench.parts import PARTS
 from bench.results import Saved
 from bench.table import mark, number, spread, target
@@ -66,6 +66,9 @@ def _targets(saved: list[Saved]) -> Iterator[str]:
     rows = [row for one in saved for row in one.outcome.rows if row.target is not None]
     yield "## Targets\n"
     yield from _lines(("what", "target", "measured", "min-max", ""), (_target_row(row) for row in rows))
+    noisy = [one.outcome.title for one in saved if one.outcome.foreign > NOISY]
+    if noisy:
+        yield f"Other programs kept the machine busy during: {'; '.join(noisy)}. Measure those again on a quiet one.\n"
 
 
 def _target_row(row: Row) -> tuple[str, ...]:

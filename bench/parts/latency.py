@@ -14,6 +14,7 @@ from bench.context import Context, Part
 from bench.measure import Row, Samples, percentile
 from bench.parts.push import deploy
 from millhand.store import queue
+from millhand.store.notify import Notifier
 from millhand.store.pool import Database
 
 PATH = "u/admin/now"
@@ -28,7 +29,6 @@ WARM_UP = 10
 PERCENTS = (50, 95, 99)
 
 _ENDED = "select result, extract(epoch from started_at)::float8 as started_at from job_completed where id = $1"
-_NUDGE = "select pg_notify('millhand_work', 'q:' || $1)"
 
 
 def run(context: Context) -> Iterable[Row]:
@@ -54,12 +54,11 @@ def run(context: Context) -> Iterable[Row]:
 async def starts(url: str, n: int) -> list[float]:
     """Return the milliseconds from just before a push until the script's first line runs, for n jobs one after the other."""
     waits = []
-    async with Database(url, application_name="bench", max_size=1) as database:
+    async with Database(url, application_name="bench", max_size=2) as database, Notifier(database) as notifier:
         for _ in range(WARM_UP + n):
             job = stack.python(CODE)
             sent = time.time_ns()
-            for tag in await queue.push(database, [job]):
-                await database.execute(_NUDGE, tag)
+            notifier.work(await queue.push(database, [job]))
             row = await _ended(database, job.id)
             waits.append((msgspec.json.decode(row["result"]) - sent) / 1e6)
             await asyncio.sleep(PAUSE_S)

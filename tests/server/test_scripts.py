@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from millhand.core.ids import hash_from_hex
+from millhand.server.settings import ServerSettings
 from millhand.store import queue, scripts
-from tests.server.conftest import W
+from tests.server.conftest import Client, W, eventually, serving
 
 NEW = {
     "path": "u/admin/hello",
@@ -50,8 +52,6 @@ async def test_a_script_without_a_lock_gets_a_job(api, admin):
 
     value = (await admin.get(f"{W}/scripts/get/h/{script_hash}")).json()
     assert "lock" not in value
-    from millhand.core.ids import hash_from_hex
-
     await scripts.save_lock(api.database, "main", hash_from_hex(script_hash), lock="requests==2", error=None)
     status = (await admin.get(f"{W}/scripts/deployment_status/h/{script_hash}")).json()
     assert status["lock"] == "requests==2"
@@ -184,3 +184,40 @@ async def test_scripts_of_other_workspaces_are_apart(admin):
 
     assert (await admin.get("/api/w/admins/scripts/get/p/u/admin/hello")).status_code == 404
     assert (await admin.get(f"/api/w/admins/scripts/get/h/{script_hash}")).status_code == 404
+
+
+async def _runs(client, path="u/admin/hello"):
+    """Return the hash of the version that a run of the path takes."""
+    return (await client.get(f"{W}/jobs_u/get/{await client.run(path)}")).json()["script_hash"]
+
+
+async def test_what_is_deployed_is_run_at_once(api, admin):
+    """A run after a deployment takes the new version, however often the old one was run just before."""
+    old = await admin.deploy("u/admin/hello", "def main(): return 1")
+    assert [await _runs(admin), await _runs(admin)] == [old, old]
+
+    new = await admin.deploy("u/admin/hello", "def main(): return 2")
+
+    assert await _runs(admin) == new
+
+
+async def test_other_servers_hear_of_deployments(api, admin, database_url):
+    """What is deployed on one server is run by the others, a lock that a worker finds counts too, and archives."""
+    old = await admin.deploy("u/admin/hello", "def main(): return 1")
+    async with serving(database_url, ServerSettings()) as url, Client(url, admin.token) as other:
+        assert await _runs(other) == old
+        new = await admin.deploy("u/admin/hello", "import x\ndef main(): return 2", lock=None)
+        assert await _runs(other) == old
+
+        await scripts.save_lock(api.database, "main", hash_from_hex(new), lock="x==1", error=None)
+
+        async def runs_the_new_one():
+            return await _runs(other) == new
+
+        await eventually(runs_the_new_one)
+        await admin.post(f"{W}/scripts/archive/p/u/admin/hello")
+
+        async def runs_nothing():
+            return (await other.post(f"{W}/jobs/run/p/u/admin/hello", json={})).status_code == 404
+
+        await eventually(runs_nothing)

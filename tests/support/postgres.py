@@ -34,7 +34,8 @@ _SETTINGS = {
 class PostgresServer:
     """One PostgreSQL server, reached by a socket in its directory (trusted) or by TCP on 127.0.0.1 (password)."""
 
-    def __init__(self) -> None:
+    def __init__(self, **settings: str) -> None:
+        self._settings = _SETTINGS | settings
         self.directory = Path(tempfile.mkdtemp(prefix="mh-pg-", dir="/tmp"))
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -48,7 +49,7 @@ class PostgresServer:
             os.chown(self.directory, entry.pw_uid, entry.pw_gid)
         if not (self.directory / "data").exists():
             self._initdb()
-        options = [f"-c{key}={value}" for key, value in _SETTINGS.items()]
+        options = [f"-c{key}={value}" for key, value in self._settings.items()]
         command = [
             "postgres",
             "-D",
@@ -63,6 +64,12 @@ class PostgresServer:
         ]
         self._process = self._popen(command)
         self._wait()
+
+    @property
+    def pid(self) -> int:
+        """Return the process id of the running server."""
+        assert self._process is not None
+        return self._process.pid
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop the server: SIGINT disconnects everybody and shuts down, SIGQUIT is a crash."""

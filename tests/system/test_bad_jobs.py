@@ -171,9 +171,13 @@ def main():
 
 async def test_outlives_its_shell(database: Database):
     """The same from a shell, which says goodbye in good order."""
-    code = "(setsid sleep 600 >/dev/null 2>&1 &)\nwhile ! pgrep -x sleep >/dev/null; do :; done\necho bye\n"
+    code = (
+        "cp $(command -v sleep) mh-nap\n(setsid ./mh-nap 600 >/dev/null 2>&1 &)\n"
+        "until cat /proc/[0-9]*/comm | grep -qx mh-nap; do :; done\necho bye\n"
+    )
     row = await run(database, code, language=Language.BASH, tag="bash")
     assert (row["status"], row["result"]) == ("success", b'"bye"')
+    assert not processes_named("mh-nap")
 
 
 async def test_is_a_fork_bomb(database: Database):

@@ -95,7 +95,7 @@ def unserved(tag: str) -> str:
 def duration(seconds: float) -> str:
     """Write a span of time the way people say it: `0.4 s`, `12 s`, `3 min 5 s`, `2 h 10 min`, `3 d 4 h`."""
     if seconds < 10:  # noqa: PLR2004 - below this, tenths matter
-        return f"{max(seconds, 0):.1f} s"
+        return f"{abs(max(seconds, 0)):.1f} s"  # of -0.0, too
     whole = round(seconds)
     for size, unit, rest, small in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
         if whole >= size:

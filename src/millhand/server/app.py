@@ -16,20 +16,18 @@ import millhand
 from millhand.core.clock import Clock, SystemClock
 from millhand.core.job import MAX_JSON_BYTES
 from millhand.server.auth import Authenticator, LoginLimiter
-from millhand.server.batcher import Batcher
 from millhand.server.errors import handlers
 from millhand.server.hub import Hub
 from millhand.server.observe import Metrics, Observer
 from millhand.server.pusher import Pusher
 from millhand.server.request import ApiRequest, Services, signed_in
 from millhand.server.routes import auth, cancels, health, jobs, run, scripts, updates, users, workers, workspaces
+from millhand.server.runnables import Runnables
 from millhand.server.settings import ServerSettings
 from millhand.server.tags import ServedTags
 from millhand.store import migrate
-from millhand.store import scripts as stored_scripts
 from millhand.store.notify import Notifier
 from millhand.store.pool import Database
-from millhand.store.scripts import Runnable
 
 Beside = Callable[[Database], contextlib.AbstractAsyncContextManager[object]]
 
@@ -98,7 +96,8 @@ async def _start(
     await stack.enter_async_context(database)
     await migrate.check_schema(database)
     notifier = await stack.enter_async_context(Notifier(database))
-    hub = await stack.enter_async_context(Hub(database).running())
+    runnables = Runnables(database)
+    hub = await stack.enter_async_context(Hub(database, on_scripts_changed=runnables.forget).running())
     secret = await migrate.setting(database, "jwt_secret")
     return Services(
         settings=settings,
@@ -106,27 +105,12 @@ async def _start(
         notifier=notifier,
         hub=hub,
         pusher=Pusher(database, notifier),
-        scripts_at=_scripts_at(database),
-        scripts_by_hash=_scripts_by_hash(database),
+        runnables=runnables,
         served_tags=ServedTags(database),
         auth=Authenticator(database, job_secret=secret, clock=clock, trust_s=settings.token_cache_s),
         logins=LoginLimiter(clock),
         clock=clock,
     )
-
-
-def _scripts_at(database: Database) -> Batcher[tuple[str, str], Runnable | None]:
-    async def send(asked: list[tuple[str, str]]) -> list[Runnable | None]:
-        return await stored_scripts.runnables_at(database, asked)
-
-    return Batcher(send)
-
-
-def _scripts_by_hash(database: Database) -> Batcher[tuple[str, int], Runnable | None]:
-    async def send(asked: list[tuple[str, int]]) -> list[Runnable | None]:
-        return await stored_scripts.runnables_by_hash(database, asked)
-
-    return Batcher(send)
 
 
 def _openapi() -> OpenAPIConfig:

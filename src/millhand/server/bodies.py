@@ -6,7 +6,15 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
-from litestar.openapi.spec import OpenAPIFormat, OpenAPIMediaType, OpenAPIType, Operation, Reference, RequestBody, Schema
+from litestar.openapi.spec import (
+    OpenAPIFormat,
+    OpenAPIMediaType,
+    OpenAPIType,
+    Operation,
+    Reference,
+    RequestBody,
+    Schema,
+)
 
 from millhand.core.errors import BadRequestError
 from millhand.server.request import ApiRequest

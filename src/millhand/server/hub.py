@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TypeVar
 from uuid import UUID
 
@@ -49,8 +49,9 @@ class Watcher:
 class Hub:
     """Waits for results, and wakes who follows a job."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, on_scripts_changed: Callable[[], None] = lambda: None) -> None:
         self._database = database
+        self._on_scripts_changed = on_scripts_changed
         self._results: dict[UUID, set[asyncio.Future[Result]]] = {}
         self._watchers: dict[UUID, set[Watcher]] = {}
         self._ended: set[UUID] = set()
@@ -108,6 +109,8 @@ class Hub:
             watcher.wake()
 
     def _heard(self, payload: str) -> None:
+        if payload.startswith("s:"):
+            self._on_scripts_changed()
         if not self._results and not self._watchers:
             return
         if payload.startswith("d:"):
@@ -117,6 +120,7 @@ class Hub:
                 self.changed(job_id)
 
     def _look_again(self) -> None:
+        self._on_scripts_changed()
         self.ended([*self._results, *self._watchers])
 
     async def _sweep(self) -> None:

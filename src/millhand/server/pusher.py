@@ -21,6 +21,7 @@ class Pusher:
     def __init__(self, database: Database, notifier: Notifier) -> None:
         self._database = database
         self._notifier = notifier
+        self._n_sending = 0
         self._batcher: Batcher[NewJob, None] = Batcher(self._send)
 
     async def push(self, job: NewJob) -> None:
@@ -39,10 +40,17 @@ class Pusher:
         self._notifier.work(tags)
 
     async def _send(self, jobs: list[NewJob]) -> Sequence[Exception | None]:
+        """Push a batch. One that is under way alone nudges with its commit; others leave that to the notifier."""
+        alone = self._n_sending == 0
+        self._n_sending += 1
         try:
-            self._notifier.work(await queue.push(self._database, jobs))
+            tags = await queue.push(self._database, jobs, nudge=alone)
+            if not alone:
+                self._notifier.work(tags)
         except (ConflictError, BadRequestError, TooLargeError) as error:
             return [error] if len(jobs) == 1 else [await self._alone(job) for job in jobs]
+        finally:
+            self._n_sending -= 1
         return [None] * len(jobs)
 
     async def _alone(self, job: NewJob) -> Exception | None:

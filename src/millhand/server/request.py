@@ -14,14 +14,13 @@ from millhand.core.clock import Clock
 from millhand.core.errors import NotAuthenticatedError, PermissionDeniedError
 from millhand.core.people import Identity, Member
 from millhand.server.auth import Authenticator, LoginLimiter
-from millhand.server.batcher import Batcher
 from millhand.server.hub import Hub
 from millhand.server.pusher import Pusher
+from millhand.server.runnables import Runnables
 from millhand.server.settings import ServerSettings
 from millhand.server.tags import ServedTags
 from millhand.store.notify import Notifier
 from millhand.store.pool import Database
-from millhand.store.scripts import Runnable
 
 COOKIE = "token"
 PUBLIC = {"public": True}  # handler option: nobody has to be known
@@ -35,8 +34,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
     notifier: Notifier
     hub: Hub
     pusher: Pusher
-    scripts_at: Batcher[tuple[str, str], Runnable | None]
-    scripts_by_hash: Batcher[tuple[str, int], Runnable | None]
+    runnables: Runnables
     served_tags: ServedTags
     auth: Authenticator
     logins: LoginLimiter

@@ -61,7 +61,7 @@ async def script_at(request: ApiRequest, workspace: str, path: str, args: bytes,
     """Return a run of the script at a path; raises NotFoundError where none can be run."""
     path = read_path(path)
     _may_run(request, path)
-    runnable = await request.services.scripts_at.ask((workspace, path))
+    runnable = await request.services.runnables.at(workspace, path)
     if runnable is None:
         raise NotFoundError(f"there is no script at {path} in workspace {workspace}")
     if not runnable.locked and runnable.lock_error is not None:
@@ -75,7 +75,7 @@ async def script_of_hash(
     request: ApiRequest, workspace: str, script_hash: int, args: bytes, options: RunOptions
 ) -> NewJob:
     """Return a run of one version of a script; raises NotFoundError where there is none."""
-    runnable = await request.services.scripts_by_hash.ask((workspace, script_hash))
+    runnable = await request.services.runnables.of_hash(workspace, script_hash)
     if runnable is None:
         raise NotFoundError(f"there is no script {hash_to_hex(script_hash)} in workspace {workspace}")
     _may_run(request, runnable.path)

@@ -51,9 +51,12 @@ class TagCount(msgspec.Struct, frozen=True, kw_only=True):
     oldest_s: float | None  # how long the first in the queue has been due
 
 
-async def push(connection: Any, jobs: Sequence[NewJob], *, now: datetime | None = None) -> list[str]:
+async def push(
+    connection: Any, jobs: Sequence[NewJob], *, nudge: bool = False, now: datetime | None = None
+) -> list[str]:
     """Store new jobs, all or none; returns the tags that have work at once, to be nudged after the commit.
 
+    With `nudge` the commit itself nudges. Commits that nudge wait for each other, so that is for who pushes alone.
     Raises ConflictError where an id exists, BadRequestError for text no database holds, TooLargeError.
     """
     for job in jobs:
@@ -62,12 +65,12 @@ async def push(connection: Any, jobs: Sequence[NewJob], *, now: datetime | None 
                 f"the arguments are {len(job.args):,} bytes long; at most {MAX_JSON_BYTES:,} are allowed"
             )
     try:
-        rows = await connection.fetch(SQL.push_jobs, *_columns(jobs), now)
+        rows = await connection.fetch(SQL.push_jobs, *_columns(jobs), now, nudge)
     except asyncpg.UniqueViolationError:
         raise ConflictError("a job with this id exists already; leave the id out, or take a new one") from None
     except DATA_ERRORS as error:
         raise BadRequestError(f"the database can't store this job: {error}") from None
-    return [tag for (tag,) in rows]
+    return [row[0] for row in rows]
 
 
 def column(values: list[Any]) -> list[Any] | None:

@@ -46,6 +46,7 @@ async def create_script(
         now=services.clock.now(),
         skip_if_same=skip_if_noop,
     )
+    services.runnables.forget()
     return hash_to_hex(deployed.hash)
 
 
@@ -156,6 +157,7 @@ async def archive_script_by_path(request: ApiRequest, workspace: FromPath[str], 
     path = read_path(path)
     if not await scripts.archive(request.database, workspace, path):
         raise _none_at(workspace, path)
+    request.services.runnables.forget()
     return f"archived {path}"
 
 
@@ -167,6 +169,7 @@ async def archive_script_by_hash(
     request.require_developer()
     if not await scripts.archive(request.database, workspace, read_hash(script_hash)):
         raise _none_of_hash(workspace, script_hash)
+    request.services.runnables.forget()
     return script_payload(await _of_hash(request, workspace, script_hash))
 
 
@@ -177,6 +180,7 @@ async def delete_script_by_path(request: ApiRequest, workspace: FromPath[str], p
     path = read_path(path)
     if not await scripts.delete(request.database, workspace, path):
         raise _none_at(workspace, path)
+    request.services.runnables.forget()
     return path
 
 
@@ -188,6 +192,7 @@ async def delete_script_by_hash(
     _require_admin_to_delete(request)
     if not await scripts.delete(request.database, workspace, read_hash(script_hash)):
         raise _none_of_hash(workspace, script_hash)
+    request.services.runnables.forget()
     return script_payload(await _of_hash(request, workspace, script_hash))
 
 

@@ -88,7 +88,7 @@ select job.id, job.workspace_id, job.kind, job.created_at, job.created_by, job.p
         or case when job.args::text like '%\u0000%' then false else job.args::jsonb @> f.args::jsonb end)
    and (f.result is null
         or case when c.result::text like '%\u0000%' then false else c.result::jsonb @> f.result::jsonb end)
- order by case when $11 then null else job.id end desc nulls last, case when $11 then job.id end asc
+ order by case when not $11 then job.id end desc, case when $11 then job.id end asc
  limit $9 offset $10
 
 -- name: queue_size

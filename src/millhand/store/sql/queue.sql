@@ -2,7 +2,7 @@
 
 -- name: push_jobs
 -- Write payloads and queue rows of new jobs; returns the tags that have work at once, for a nudge after the commit.
--- $1–$27 one array per column, $28 now
+-- $1–$27 one array per column, $28 now, $29 nudge in this very transaction: a round trip less for who pushes alone
 with pushed as (
   select *, coalesce(asked_for, $28::timestamptz, now()) as scheduled_for
     from unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::json[],
@@ -30,7 +30,9 @@ with pushed as (
     from pushed
   returning tag, state
 )
-select distinct tag from queued where state = 'queued'
+select ready.tag, nudge.*
+  from (select distinct tag from queued where state = 'queued') as ready
+  left join lateral (select pg_notify('millhand_work', 'q:' || ready.tag) where $29) as nudge on true
 
 -- name: claim_jobs
 -- Give the best queued jobs to free workers, one each.

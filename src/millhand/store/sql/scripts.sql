@@ -31,16 +31,24 @@ select hash, parent_hashes, archived or deleted as gone
 -- name: insert_script
 -- $1 workspace, $2 hash, $3 path, $4 content, $5 language, $6 summary, $7 description, $8 schema, $9 lock,
 -- $10 id of the job that finds the lock, $11 hashes of the parents, $12 kind, $13 tag, $14 environment, $15 options,
--- $16 who
-insert into script (workspace_id, hash, path, content, language, summary, description, schema, lock, lock_job_id,
-                    parent_hashes, kind, tag, envs, options, created_by)
-values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+-- $16 who. Tells the servers, which remember what a path runs; so do all statements here that change that.
+with inserted as (
+  insert into script (workspace_id, hash, path, content, language, summary, description, schema, lock, lock_job_id,
+                      parent_hashes, kind, tag, envs, options, created_by)
+  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+  returning workspace_id, path
+)
+select pg_notify('millhand_watch', 's:' || workspace_id || ':' || path) from inserted
 
 -- name: save_lock
 -- What the dependencies job found; a lock that is there stays. $1 workspace, $2 hash, $3 lock, $4 error. Primary key.
-update script
-   set lock = $3, lock_error = $4
- where workspace_id = $1 and hash = $2 and lock is null
+with locked as (
+  update script
+     set lock = $3, lock_error = $4
+   where workspace_id = $1 and hash = $2 and lock is null
+  returning workspace_id, path
+)
+select pg_notify('millhand_watch', 's:' || workspace_id || ':' || path) from locked
 
 -- name: runnables_at
 -- What a run needs of the scripts at these paths, in one go for many callers. A version whose lock is there goes before
@@ -94,22 +102,36 @@ select hash, created_at, created_by, options ->> 'deployment_message' as deploym
 
 -- name: archive_path
 -- $1 workspace, $2 path. Index script_path_idx.
-update script set archived = true where workspace_id = $1 and path = $2 and not archived and not deleted returning hash
+with archived as (
+  update script set archived = true where workspace_id = $1 and path = $2 and not archived and not deleted
+  returning workspace_id, path
+)
+select pg_notify('millhand_watch', 's:' || workspace_id || ':' || path) from archived
 
 -- name: archive_hash
 -- $1 workspace, $2 hash. Primary key.
-update script set archived = true where workspace_id = $1 and hash = $2 and not deleted returning hash
+with archived as (
+  update script set archived = true where workspace_id = $1 and hash = $2 and not deleted
+  returning workspace_id, path
+)
+select pg_notify('millhand_watch', 's:' || workspace_id || ':' || path) from archived
 
 -- name: delete_hash
 -- The row stays, its text goes: jobs of the past still name it. $1 workspace, $2 hash. Primary key.
-update script
-   set deleted = true, archived = true, content = '', schema = null, lock = coalesce(lock, '')
- where workspace_id = $1 and hash = $2 and not deleted
-returning hash
+with erased as (
+  update script
+     set deleted = true, archived = true, content = '', schema = null, lock = coalesce(lock, '')
+   where workspace_id = $1 and hash = $2 and not deleted
+  returning workspace_id, path
+)
+select pg_notify('millhand_watch', 's:' || workspace_id || ':' || path) from erased
 
 -- name: delete_path
 -- $1 workspace, $2 path. Index script_path_idx.
-update script
-   set deleted = true, archived = true, content = '', schema = null, lock = coalesce(lock, '')
- where workspace_id = $1 and path = $2 and not deleted
-returning hash
+with erased as (
+  update script
+     set deleted = true, archived = true, content = '', schema = null, lock = coalesce(lock, '')
+   where workspace_id = $1 and path = $2 and not deleted
+  returning workspace_id, path
+)
+select pg_notify('millhand_watch', 's:' || workspace_id || ':' || path) from erased
