@@ -13,7 +13,7 @@ from bench.measure import Row, percentile
 from millhand.core.ids import new_id
 from millhand.core.tags import DEFAULT_GROUP_TAGS
 from millhand.store import queue
-from millhand.store.pool import Database
+from millhand.store.pool import QUEUE_PLANS, Database
 
 TARGET = 2.0
 ROUNDS_OF_CLAIMS = 100
@@ -67,7 +67,7 @@ async def _fill(url: str, n: int) -> None:
 async def _claim_in_turn(*urls: str) -> tuple[float, ...]:
     """Return the p50 of the milliseconds of a claim in each database."""
     times: list[list[float]] = [[] for _ in urls]
-    databases = [Database(url, application_name="bench", max_size=1) for url in urls]
+    databases = [Database(url, application_name="bench", max_size=1, settings=QUEUE_PLANS) for url in urls]
     incarnation = new_id()
     try:
         for database in databases:

@@ -112,6 +112,15 @@ class Child(Watched):
             self._sent = self._sent or self._loop.create_future()
             await asyncio.shield(self._sent)
 
+    def when_ended(self, callback: Callable[[], None]) -> None:
+        """Call back when `ended` has its answer."""
+        self._ended.add_done_callback(lambda _: callback())
+
+    @property
+    def gone(self) -> bool:
+        """Whether `ended` has its answer."""
+        return self._ended.done()
+
     async def drained(self) -> None:
         """Wait until the result channel and the log are closed: nothing more will be said. Comes shortly before `ended`."""
         await asyncio.shield(self._drained)
@@ -154,6 +163,11 @@ class Child(Watched):
     def kill(self) -> None:
         """End it and all it started, at once."""
         self._signal(signal.SIGKILL)
+
+    def kill_soon(self) -> None:
+        """End it where it doesn't do so itself within a moment."""
+        if self._exit is None:
+            self._wait_for(self.kill)
 
     def _signal(self, number: int) -> None:
         if self._exit is None and self.on_signal is not None:
@@ -310,7 +324,7 @@ class Child(Watched):
         if self._exit is not None:
             self._finish()
         else:
-            self._wait_for(self.kill)
+            self.kill_soon()
 
     def _wait_for(self, what: Callable[[], None]) -> None:
         self._stop_waiting()

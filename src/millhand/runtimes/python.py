@@ -152,7 +152,8 @@ class _Station:
 
 async def _run(pool: Pool, execution: Execution, listener: Listener, stop: Stop, *, site_dir: Path | None) -> Outcome:
     child = await pool.take(execution.limits)
-    ended = await run_child(child, job_frame(execution, site_dir), listener, stop)
+    unmeasured = execution.limits.memory_bytes is None  # else only its end tells whether memory ran out
+    ended = await run_child(child, job_frame(execution, site_dir), listener, stop, until_answer=unmeasured)
     return outcome_of(ended, program=_PROGRAM)
 
 

@@ -75,7 +75,7 @@ class _Run:
         self._peak_kb = 0
         self._stopped: StopCause | None = None
         self._loop = asyncio.get_running_loop()
-        self._answered: asyncio.Future[None] = self._loop.create_future()
+        self._over: asyncio.Future[None] = self._loop.create_future()  # it has answered, or ended
         self._kill_later: asyncio.TimerHandle | None = None
         self._on_frame: dict[Frame, Callable[[bytes], None]] = {
             Frame.VALUE: self._take_value,
@@ -110,14 +110,17 @@ class _Run:
 
     async def _left_behind(self) -> Exit | None:
         """Wait for the answer and let the process end by itself; None where it ended without one or still says something."""
-        ended = asyncio.ensure_future(self._child.ended())
-        await asyncio.wait((ended, self._answered), return_when=asyncio.FIRST_COMPLETED)
-        if ended.done() or not self._child.read_log_now():
+        self._child.when_ended(self._is_over)
+        await self._over
+        if self._child.gone or not self._child.read_log_now():
             return None
-        ended.cancel()
         self._child.on_log = _ignore
-        self._loop.call_later(1.0, self._child.kill)
+        self._child.kill_soon()
         return Exit(code=0, memory_peak_kb=max(self._peak_kb, self._child.sampled_peak_kb))
+
+    def _is_over(self) -> None:
+        if not self._over.done():
+            self._over.set_result(None)
 
     def _frame(self, kind: Frame, payload: bytes) -> None:
         take = self._on_frame.get(kind)
@@ -126,11 +129,11 @@ class _Run:
 
     def _take_value(self, payload: bytes) -> None:
         self._value = payload
-        self._answered.set_result(None)
+        self._is_over()
 
     def _take_error(self, payload: bytes) -> None:
         self._error = payload
-        self._answered.set_result(None)
+        self._is_over()
 
     def _take_progress(self, payload: bytes) -> None:
         if payload.isdigit():

@@ -164,7 +164,7 @@ async def find(
         rows = await connection.fetch(
             SQL.find_jobs,
             workspace_id,
-            _encode(wanted),
+            _as_json(wanted),
             path,
             parent,
             in_queue,
@@ -296,6 +296,12 @@ async def clock_ms(connection: Any) -> int:
     """Return the database's time in Unix milliseconds."""
     milliseconds: int = await connection.fetchval(SQL.database_clock)
     return milliseconds
+
+
+def _as_json(wanted: JobFilter) -> bytes:
+    """Write a filter the way `find_jobs` reads it."""
+    fields = {name: value for name in wanted.__struct_fields__ if (value := getattr(wanted, name)) is not None}
+    return _encode({name: "\x1f".join(value) if isinstance(value, list) else value for name, value in fields.items()})
 
 
 def _record(row: Any) -> JobRecord:

@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import os
+import resource
 import sys
 
 import convert
@@ -208,9 +209,15 @@ def _flush():
             pass  # the job closed or replaced it
 
 
+def _peak_kb():
+    own, others = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return max(own.ru_maxrss, others.ru_maxrss)
+
+
 def _deliver(kind, answer):
     """Send the answer and end."""
     try:
+        write_frame("M", b"%d" % _peak_kb())
         write_frame(kind, answer)
     except OSError as error:
         os.write(2, ("the result can't be delivered: the job closed descriptor 4 (%s)\n" % error).encode())

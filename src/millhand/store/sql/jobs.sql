@@ -25,6 +25,8 @@ set local plan_cache_mode = 'force_custom_plan'
 -- name: find_jobs
 -- Jobs that fit a filter, newest first (or oldest, where $11). Ordered by id, which is ordered by time of creation.
 -- Indexes job_workspace_idx, job_path_idx, job_parent_idx; job_queue_pkey for those in the queue.
+-- The filter is read field by field, so that the planner sees constants: what is absent costs nothing and misleads nobody.
+-- Lists in it are texts with a unit separator between their values.
 -- $1 workspace (null: all), $2 filter (json, see JobFilter), $3 exact path, $4 parent, $5 only those in the queue,
 -- $6 only ended ones, $7 before this id, $8 with arguments, $9 limit, $10 offset, $11 oldest first
 select job.id, job.workspace_id, job.kind, job.created_at, job.created_by, job.permissioned_as, job.email, job.tag,
@@ -43,13 +45,6 @@ select job.id, job.workspace_id, job.kind, job.created_at, job.created_by, job.p
   from job
   left join job_queue as q on q.id = job.id
   left join job_completed as c on c.id = job.id
- cross join json_to_record($2::json) as f (
-       created_by text[], not_created_by text[], label text[], not_label text[], worker text[], not_worker text[],
-       tag text[], not_tag text[], kinds text[], not_kinds text[], trigger_kinds text[], trigger text, path_start text,
-       script_hash bigint, started_before timestamptz, started_after timestamptz, created_before timestamptz,
-       created_after timestamptz, completed_before timestamptz, completed_after timestamptz, running boolean,
-       suspended boolean, due boolean, statuses text[], is_flow_step boolean, has_parent boolean, scheduled boolean,
-       args json, result json)
  where ($1::text is null or job.workspace_id = $1)
    and ($3::text is null or job.runnable_path = $3)
    and ($4::uuid is null or job.parent_job = $4)
@@ -57,37 +52,49 @@ select job.id, job.workspace_id, job.kind, job.created_at, job.created_by, job.p
    and (not $6 or c.id is not null)
    and ($7::uuid is null or job.id < $7)
    and (q.id is not null or c.id is not null)
-   and (f.created_by is null or job.created_by like any(f.created_by))
-   and (f.not_created_by is null or not job.created_by like any(f.not_created_by))
-   and (f.label is null or exists (select from unnest(c.labels) as l (label) where l.label like any(f.label)))
-   and (f.not_label is null or not exists (select from unnest(c.labels) as l (label) where l.label like any(f.not_label)))
-   and (f.worker is null or coalesce(q.worker, c.worker) like any(f.worker))
-   and (f.not_worker is null or not coalesce(coalesce(q.worker, c.worker) like any(f.not_worker), false))
-   and (f.tag is null or job.tag like any(f.tag))
-   and (f.not_tag is null or not job.tag like any(f.not_tag))
-   and (f.kinds is null or job.kind = any(f.kinds))
-   and (f.not_kinds is null or job.kind <> all(f.not_kinds))
-   and (f.trigger_kinds is null or job.trigger_kind = any(f.trigger_kinds))
-   and (f.trigger is null or job.trigger = f.trigger)
-   and (f.path_start is null or starts_with(job.runnable_path, f.path_start))
-   and (f.script_hash is null or job.runnable_hash = f.script_hash)
-   and (f.started_before is null or coalesce(q.started_at, c.started_at) <= f.started_before)
-   and (f.started_after is null or coalesce(q.started_at, c.started_at) >= f.started_after)
-   and (f.created_before is null or job.created_at <= f.created_before)
-   and (f.created_after is null or job.created_at >= f.created_after)
-   and (f.completed_before is null or c.completed_at <= f.completed_before)
-   and (f.completed_after is null or c.completed_at >= f.completed_after)
-   and (f.running is null or (coalesce(q.state = 'running', false)) = f.running)
-   and (f.suspended is null or (coalesce(q.state = 'suspended', false)) = f.suspended)
-   and (f.due is null or (q.scheduled_for <= now()) = f.due)
-   and (f.statuses is null or c.status::text = any(f.statuses))
-   and (f.is_flow_step is null or (job.flow_step_id is not null) = f.is_flow_step)
-   and (f.has_parent is null or (job.parent_job is not null) = f.has_parent)
-   and (f.scheduled is null or (coalesce(job.trigger_kind = 'schedule', false)) = f.scheduled)
-   and (f.args is null
-        or case when job.args::text like '%\u0000%' then false else job.args::jsonb @> f.args::jsonb end)
-   and (f.result is null
-        or case when c.result::text like '%\u0000%' then false else c.result::jsonb @> f.result::jsonb end)
+   and ($2::json ->> 'created_by' is null
+        or job.created_by like any(string_to_array($2::json ->> 'created_by', chr(31))))
+   and ($2::json ->> 'not_created_by' is null
+        or not job.created_by like any(string_to_array($2::json ->> 'not_created_by', chr(31))))
+   and ($2::json ->> 'label' is null
+        or exists (select from unnest(c.labels) as l (label) where l.label like any(string_to_array($2::json ->> 'label', chr(31)))))
+   and ($2::json ->> 'not_label' is null
+        or not exists (select from unnest(c.labels) as l (label) where l.label like any(string_to_array($2::json ->> 'not_label', chr(31)))))
+   and ($2::json ->> 'worker' is null
+        or coalesce(q.worker, c.worker) like any(string_to_array($2::json ->> 'worker', chr(31))))
+   and ($2::json ->> 'not_worker' is null
+        or not coalesce(coalesce(q.worker, c.worker) like any(string_to_array($2::json ->> 'not_worker', chr(31))), false))
+   and ($2::json ->> 'tag' is null or job.tag like any(string_to_array($2::json ->> 'tag', chr(31))))
+   and ($2::json ->> 'not_tag' is null or not job.tag like any(string_to_array($2::json ->> 'not_tag', chr(31))))
+   and ($2::json ->> 'kinds' is null or job.kind = any(string_to_array($2::json ->> 'kinds', chr(31))))
+   and ($2::json ->> 'not_kinds' is null or job.kind <> all(string_to_array($2::json ->> 'not_kinds', chr(31))))
+   and ($2::json ->> 'trigger_kinds' is null
+        or job.trigger_kind = any(string_to_array($2::json ->> 'trigger_kinds', chr(31))))
+   and ($2::json ->> 'trigger' is null or job.trigger = $2::json ->> 'trigger')
+   and ($2::json ->> 'path_start' is null or starts_with(job.runnable_path, $2::json ->> 'path_start'))
+   and ($2::json ->> 'script_hash' is null or job.runnable_hash = ($2::json ->> 'script_hash')::bigint)
+   and ($2::json ->> 'started_before' is null
+        or coalesce(q.started_at, c.started_at) <= ($2::json ->> 'started_before')::timestamptz)
+   and ($2::json ->> 'started_after' is null
+        or coalesce(q.started_at, c.started_at) >= ($2::json ->> 'started_after')::timestamptz)
+   and ($2::json ->> 'created_before' is null or job.created_at <= ($2::json ->> 'created_before')::timestamptz)
+   and ($2::json ->> 'created_after' is null or job.created_at >= ($2::json ->> 'created_after')::timestamptz)
+   and ($2::json ->> 'completed_before' is null or c.completed_at <= ($2::json ->> 'completed_before')::timestamptz)
+   and ($2::json ->> 'completed_after' is null or c.completed_at >= ($2::json ->> 'completed_after')::timestamptz)
+   and ($2::json ->> 'running' is null or (coalesce(q.state = 'running', false)) = ($2::json ->> 'running')::boolean)
+   and ($2::json ->> 'suspended' is null
+        or (coalesce(q.state = 'suspended', false)) = ($2::json ->> 'suspended')::boolean)
+   and ($2::json ->> 'due' is null or (q.scheduled_for <= now()) = ($2::json ->> 'due')::boolean)
+   and ($2::json ->> 'statuses' is null or c.status::text = any(string_to_array($2::json ->> 'statuses', chr(31))))
+   and ($2::json ->> 'is_flow_step' is null
+        or (job.flow_step_id is not null) = ($2::json ->> 'is_flow_step')::boolean)
+   and ($2::json ->> 'has_parent' is null or (job.parent_job is not null) = ($2::json ->> 'has_parent')::boolean)
+   and ($2::json ->> 'scheduled' is null
+        or (coalesce(job.trigger_kind = 'schedule', false)) = ($2::json ->> 'scheduled')::boolean)
+   and ($2::json -> 'args' is null
+        or case when job.args::text like '%\u0000%' then false else job.args::jsonb @> ($2::json -> 'args')::jsonb end)
+   and ($2::json -> 'result' is null
+        or case when c.result::text like '%\u0000%' then false else c.result::jsonb @> ($2::json -> 'result')::jsonb end)
  order by case when not $11 then job.id end desc, case when $11 then job.id end asc
  limit $9 offset $10
 
