@@ -198,3 +198,16 @@ async def test_an_awaited_result_is_erased_when_delivered(database, host):
     later = await database.fetchval("select now() + interval '61 s'")
     assert await completion.erase_undelivered(database, older_than_s=60, now=later) == 1
     assert tuple(await left(database, forgotten)) == (None, None, 0)
+
+
+async def test_the_rest_of_a_log_comes_with_the_record(database, host):
+    """What a report carries of the log is appended in the same commit, after what was there; a late report adds nothing."""
+    first, second = await claimed(database, host, 2)
+    await logs.append(database, [LogChunk(job_id=first.id, text="a😀\n")])
+    reports = [report(first, log="end\0é\n"), report(second)]
+    await complete(database, host, reports)
+    await complete(database, host, reports)
+
+    assert await logs.read(database, first.id) == ("a😀\nendé\n", 9)
+    assert await logs.read(database, first.id, offset=4) == ("endé\n", 9)
+    assert await logs.read(database, second.id) == ("", 0)

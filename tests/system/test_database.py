@@ -83,14 +83,15 @@ class Load:
             await asyncio.sleep(0.01)
 
 
-async def loaded(database: Database, stage: Stage, witness: Witness) -> tuple[Load, httpx.AsyncClient]:
+@contextlib.asynccontextmanager
+async def loaded(database: Database, stage: Stage, witness: Witness) -> AsyncIterator[Load]:
     """Start a server and a worker host, and return a load for them."""
     port = free_port()
-    http = await client(database, port)
-    stage.server(port)
-    stage.worker(ZOMBIE_JOB_TIMEOUT="60")
-    await deploy(http, "u/admin/witnessed", SCRIPT)
-    return Load(http, witness), http
+    async with await client(database, port) as http:
+        stage.server(port)
+        stage.worker(ZOMBIE_JOB_TIMEOUT="60")
+        await deploy(http, "u/admin/witnessed", SCRIPT)
+        yield Load(http, witness)
 
 
 async def check(database: Database, witness: Witness, accepted: list[UUID]) -> None:
@@ -106,8 +107,7 @@ async def check(database: Database, witness: Witness, accepted: list[UUID]) -> N
 
 async def test_cut_connections(database: Database, stage: Stage, witness: Witness):
     """pg_terminate_backend of all connections of worker host and server, again and again, under load."""
-    load, http = await loaded(database, stage, witness)
-    async with http:
+    async with loaded(database, stage, witness) as load:
         async with load.running():
             for _ in range(15):
                 await load.more(5)
@@ -138,22 +138,21 @@ async def test_a_killed_database(own_postgres: PostgresServer, tmp_path: Path, w
     stage = Stage(url, tmp_path)
     try:
         async with Database(url, application_name="test", max_size=4) as database:
-            load, http = await loaded(database, stage, witness)
             long = new_job(SCRIPT, witness.args(wait=True))
-            await push(database, long)
-            run = await witness.run(long.id)
-        async with http, load.running():
-            await load.more(20)
-            await kill_a_backend(url)
-            await load.more(20)
-            own_postgres.stop(signal.SIGKILL)
-            run.go()
-            await run.gone()
-            n_refused = load.n_refused
-            await until(lambda: load.n_refused > n_refused)
-            restart(own_postgres)
-            await load.more(20)
-        async with Database(url, application_name="test", max_size=4) as database:
+            async with loaded(database, stage, witness) as load:
+                await push(database, long)
+                run = await witness.run(long.id)
+                async with load.running():
+                    await load.more(20)
+                    await kill_a_backend(url)
+                    await load.more(20)
+                    own_postgres.stop(signal.SIGKILL)
+                    run.go()
+                    await run.gone()
+                    n_refused = load.n_refused
+                    await until(lambda: load.n_refused > n_refused)
+                    restart(own_postgres)
+                    await load.more(20)
             row = await ended(database, long.id)
             assert (row["status"], row["attempt"], row["result"]) == ("success", 1, b"%d" % run.number)
             await check(database, witness, load.accepted)

@@ -132,6 +132,9 @@ class FakeSource:
             del self.running[job_id]
         for report in reports:
             if report.job_id in held:
+                if report.log:
+                    self.logs[report.job_id] = self.logs.get(report.job_id, "") + report.log
+                    self.events.append(("logged", report.job_id))
                 self.reports[report.job_id] = report
                 self.events.append(("completed", report.job_id))
         self._changed.set()

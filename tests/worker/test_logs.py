@@ -81,14 +81,14 @@ def test_when_a_log_is_due():
     assert log.due(100.2) == 100.2
 
 
-def test_an_awaited_log_is_due_at_once():
-    """Then at most every 50 ms."""
+def test_an_awaited_log_is_due_within_50_ms():
+    """At first, and then at most every 50 ms: a job that is quicker has its log in its report."""
     log = _log(prompt=True)
     log.log("a")
-    assert log.due(100.0) == 100.0
-    log.take(100.0)
+    assert log.due(100.0) == pytest.approx(100.05)
+    log.take(100.05)
     log.log("b")
-    assert log.due(100.01) == pytest.approx(100.05)
+    assert log.due(100.06) == pytest.approx(100.1)
 
 
 def test_a_large_log_is_cut_into_rows():
@@ -169,3 +169,25 @@ async def test_a_discarded_log_says_nothing():
         log.stream("c")
         await log.end()
     assert source.events == []
+
+
+async def test_the_rest_of_a_log_goes_with_the_report():
+    """What is left at the end of a job is handed over once, and shipped by nobody else."""
+    source = FakeSource()
+    async with shipping(source) as shipper:
+        log = shipper.open(new_id(), awaited=False)
+        log.log("a\n")
+        log.log("b\n")
+        assert (log.rest(), log.rest()) == ("a\nb\n", "")
+        other = shipper.open(new_id(), awaited=False)
+        other.log("c\n")
+        await other.end()
+    assert source.logs == {other.job_id: "c\n"}
+
+
+async def test_what_a_report_cannot_carry_is_shipped_before():
+    """A stream, a progress or very much text has its own way to the source."""
+    for say in (lambda log: log.stream("x"), lambda log: log.progress(5), lambda log: log.log("x" * 600_000)):
+        log = _log(max_bytes=1_000_000)
+        say(log)
+        assert log.rest() is None

@@ -132,6 +132,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     cache_ttl_s: int | None = None
     rerun: bool = False  # restart_unless_cancelled: push the same job again in the same transaction
     delete_after_use: bool = False
+    log: str = ""  # the rest of its log, appended in the same commit: who sees the job ended sees all of its log
 
 
 class LogChunk(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -7,11 +7,13 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import msgspec
 import structlog
 
 from millhand.core.ids import new_id
 from millhand.core.job import MAX_JSON_BYTES, JobStatus, Report, error_result
+from millhand.store.logs import storable, utf16_length
 from millhand.store.pool import Database
 from millhand.store.queue import DATA_ERRORS, MAX_STATEMENT_BYTES, column
 from millhand.store.sql_files import load
@@ -93,6 +95,17 @@ def _plain(text: str | None) -> str | None:
 async def _complete(
     database: Database, reports: Sequence[Report], incarnation: UUID, now: datetime | None
 ) -> Completed:
+    """Record a batch; once more, where somebody else wrote to one of its logs at the same moment."""
+    while True:
+        try:
+            return await _try_to_complete(database, reports, incarnation, now)
+        except asyncpg.UniqueViolationError as error:
+            log.info("completion.clashed", n_reports=len(reports), error=str(error))
+
+
+async def _try_to_complete(
+    database: Database, reports: Sequence[Report], incarnation: UUID, now: datetime | None
+) -> Completed:
     async with database.acquire() as connection:
         if not any(report.cache_key or report.rerun or report.delete_after_use for report in reports):
             return await _record(connection, reports, incarnation, now)
@@ -123,6 +136,7 @@ async def _record_with_consequences(
 
 
 async def _move(connection: Any, reports: Sequence[Report], incarnation: UUID, now: datetime | None) -> list[Any]:
+    rests = [storable(report.log) or None for report in reports]
     return await connection.fetch(  # type: ignore[no-any-return]
         SQL.complete_jobs,
         [report.job_id for report in reports],
@@ -136,6 +150,8 @@ async def _move(connection: Any, reports: Sequence[Report], incarnation: UUID, n
         column([report.canceled_reason for report in reports]),
         incarnation,
         now,
+        column(rests),
+        column([rest and utf16_length(rest) for rest in rests]),
     )
 
 

@@ -15,11 +15,12 @@ import structlog
 log = structlog.get_logger(__name__)
 
 # What a lost, refused or ailing database raises: try again later. `InterfaceError` is a pool or connection that was
-# closed meanwhile, a read-only transaction a primary that became a standby, a rollback a deadlock that chose us.
+# closed meanwhile, an internal error of the client one that was lost mid-protocol, a read-only transaction a primary that became a standby, a rollback a deadlock that chose us.
 CONNECTION_ERRORS = (
     OSError,
     TimeoutError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
     asyncpg.OperatorInterventionError,
     asyncpg.InsufficientResourcesError,

@@ -60,7 +60,7 @@ class PgJobSource:
         self._relaxed = Database(
             url, application_name="millhand worker logs", min_size=1, max_size=1, settings=_RELAXED
         )
-        self._notifier = Notifier(self._relaxed)
+        self._notifier = Notifier(self._database)  # not behind the logs: somebody waits for these
         self._listener = Listener(self._database, WORK_CHANNEL, self._heard, on_reconnect=self._nudge)
         self._exit = contextlib.AsyncExitStack()
         self._host: HostInfo

@@ -1,8 +1,8 @@
 """Ship the logs, result streams and progress of running jobs: many jobs in one statement, batched by time and size.
 
 When a text becomes due:
-  * at once, when its job has ended (its log is complete before the job is seen completed) or 64 KiB have gathered;
-  * for a job somebody waits for, and for result streams: at once, then at most every 50 ms;
+  * at once, when its job has ended but its last words are too many for its report, or 64 KiB have gathered;
+  * for a job somebody waits for, 50 ms after the first text, then every 50 ms; so for result streams, but at once at first;
   * else 100 ms after the first text, later every 500 ms, and every 2.5 s once the job is ten seconds old.
 One shipment is on its way at a time, so texts of one job arrive in order, and a busy source makes batches larger by itself.
 """
@@ -89,6 +89,13 @@ class JobLog:
         self._discarded = True
         self._text, self._stream, self._progress, self._size = [], [], None, 0
 
+    def rest(self) -> str | None:
+        """Hand over what is left to say, to go with the job's report; None where it has to be shipped before."""
+        if self._on_its_way or self._stream or self._progress is not None or self._size > _CHUNK:
+            return None
+        rest, self._text, self._size = "".join(self._text), [], 0
+        return rest
+
     async def end(self) -> None:
         """Have everything shipped; returns once it is."""
         if self._on_its_way or self.waiting:
@@ -105,8 +112,10 @@ class JobLog:
         """Return when what waits should be shipped, on the monotonic clock."""
         if self._ended is not None or self._size >= _DUE_CHARACTERS:
             return now
-        if self._prompt or self._stream:
+        if self._stream:
             return now if self._flushed_at is None else self._flushed_at + _PROMPT_S
+        if self._prompt:
+            return (self._opened_at if self._flushed_at is None else self._flushed_at) + _PROMPT_S
         if self._flushed_at is None:
             return self._opened_at + _FIRST_S
         return self._flushed_at + (_YOUNG_S if now - self._opened_at < _OLD_AFTER_S else _OLD_S)
@@ -173,6 +182,9 @@ class LogShipper:
     def _gather(self, now: float) -> _Shipment:
         shipment, size = _Shipment(), 0
         for log in [log for log in self._waiting if log.due_at <= now]:
+            if not log.waiting:  # its rest went with the job's report
+                del self._waiting[log]
+                continue
             text, stream, progress = log.take(now)
             shipment.logs.append(log)
             if text:

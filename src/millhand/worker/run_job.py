@@ -209,12 +209,16 @@ class JobRunner:
                 attempt.report = classify.report_stopped(job, outcome, ran)
 
     async def _reported(self, attempt: Attempt) -> None:
-        """Ship the rest of the log, then hand over the report: who sees the job ended sees all of its log."""
+        """Hand over the report with the rest of the log: who sees the job ended sees all of its log."""
         if attempt.stop.cause is StopCause.LOST:
             attempt.log.discard()
         elif attempt.report is None:
             attempt.log.log("\nthe worker shuts down: the job goes back to the queue\n")
-        await attempt.log.end()
+        rest = attempt.log.rest() if attempt.report is not None else None
+        if rest is None:
+            await attempt.log.end()
+        elif attempt.report is not None:
+            attempt.report = msgspec.structs.replace(attempt.report, log=rest)
         self._report(attempt)
 
     def _execution(self, attempt: Attempt, code: Code) -> Execution:

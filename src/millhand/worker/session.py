@@ -300,7 +300,10 @@ class Session:
 
 
 def _names(settings: WorkerSettings, hostname: str) -> tuple[str, ...]:
-    return tuple(worker_name(settings.group, hostname) for _ in range(settings.num_workers))
+    names: set[str] = set()
+    while len(names) < settings.num_workers:  # five random characters may meet
+        names.add(worker_name(settings.group, hostname))
+    return tuple(names)
 
 
 def _host_info(settings: WorkerSettings, clock: Clock, isolation_text: str) -> HostInfo:

@@ -220,7 +220,10 @@ def main():
     gc.freeze()
     gc.disable()
     channel.send(b'{"ready": true}')
-    zygote.run()
+    try:
+        zygote.run()
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # the host is gone
     zygote.end_all()
 
 
