@@ -55,6 +55,24 @@ async def test_orders_name_what_is_canceled_and_what_is_lost(database, host, oth
     assert orders.lost == (released.id,)
 
 
+async def test_a_job_that_its_host_never_heard_of_is_queued_again(database, host, other_host):
+    """Only what was claimed long ago and is not held, of this host, with no rescue counted."""
+    now = await database.fetchval("select now()")
+    await queue.push(database, [new_job() for _ in range(3)])
+    held, forgotten = await host.claim(2)
+    (foreign,) = await other_host.claim()
+    incarnation, late = host.info.incarnation, now + timedelta(seconds=workers.FORGOTTEN_S + 30)
+
+    assert await workers.release_forgotten(database, incarnation, [held.id]) == {}
+    assert await workers.release_forgotten(database, incarnation, [held.id], now=late) == {forgotten.id: "t"}
+    rows = await database.fetch("select id, state::text, n_lost, attempt from job_queue order by id")
+    assert {row["id"]: tuple(row)[1:] for row in rows} == {
+        held.id: ("running", 0, 1),
+        forgotten.id: ("queued", 0, 1),
+        foreign.id: ("running", 0, 1),
+    }
+
+
 async def test_a_struck_off_host_is_told(database, host):
     """A host that was taken for dead learns that its lease, and all its jobs, are lost."""
     job_id = new_id()

@@ -35,9 +35,7 @@ def worker(url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Part]
     """Return the one worker that all these scripts meet. It must be there, the same one, in the end."""
     folder: Path = tmp_path_factory.mktemp("bad-jobs")
     stage = Stage(url, folder)
-    worker = stage.worker(
-        NUM_WORKERS="1", JOB_MEMORY_LIMIT_MB="768", MAX_LOG_BYTES="100000", ZOMBIE_JOB_TIMEOUT="60"
-    )
+    worker = stage.worker(NUM_WORKERS="1", JOB_MEMORY_LIMIT_MB="768", MAX_LOG_BYTES="100000", ZOMBIE_JOB_TIMEOUT="60")
     yield worker
     assert worker.alive
     assert "worker.lease_lost" not in worker.log

@@ -186,9 +186,12 @@ def restart(server: PostgresServer) -> None:
 def small_disk(own_postgres: PostgresServer) -> Iterator[Path]:
     """Put the files of `own_postgres` on a disk of 160 MB; skips where that is not allowed."""
     place = own_postgres.directory
-    if any(place.iterdir()) or subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", place], check=False, capture_output=True
-    ).returncode:
+    if (
+        any(place.iterdir())
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=160m", "tmpfs", place], check=False, capture_output=True
+        ).returncode
+    ):
         pytest.skip("can't mount a small disk here")
     try:
         yield place

@@ -24,8 +24,10 @@ from millhand.store.pool import CONNECTION_ERRORS, QUEUE_PLANS, Database, Listen
 
 log = structlog.get_logger(__name__)
 
+CLAIM_GOOD_FOR_S = 60.0  # well within workers.FORGOTTEN_S: what is claimed is held before it is taken for forgotten
 POOL_SIZE = 3  # a claim, a completion and one other thing at a time
 SCRIPTS_KEPT = 1000
+_FORGOTTEN = "its worker never heard that it was given this job; the job goes back to the queue\n"
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
@@ -125,7 +127,11 @@ class PgJobSource:
     @_needs_database
     async def claim(self, workers: Sequence[str], tags: Sequence[str]) -> list[ClaimedJob]:
         """Mark up to one due job per free worker as running and return them, best first."""
+        began = time.monotonic()
         claimed = await queue.claim(self._database, workers, tags, self._host.incarnation)
+        if time.monotonic() - began > CLAIM_GOOD_FOR_S:
+            log.warning("claim.too_late", job_ids=[str(job.id) for job in claimed])  # given back by a later ping
+            return []
         self._awaited.update([job.id for job in claimed if job.awaited])
         return claimed
 
@@ -187,10 +193,22 @@ class PgJobSource:
             self._heart_loop = asyncio.get_running_loop()
             self._heart = await self._heartbeats.connect(purpose="heartbeat")
         try:
-            return await hosts.ping(self._heart, self._host, ping)
+            orders = await hosts.ping(self._heart, self._host, ping)
+            if not orders.lease_lost:
+                await self._release_forgotten(self._heart, ping.held)
         except BaseException:
             self._drop_heart()
             raise
+        return orders
+
+    async def _release_forgotten(self, heart: Any, held: Sequence[UUID]) -> None:
+        """Queue what was claimed for us while the answer was lost, and say so; on the heartbeat's thread."""
+        released = await hosts.release_forgotten(heart, self._host.incarnation, held)
+        if not released:
+            return
+        log.warning("jobs.forgotten", job_ids=[str(job_id) for job_id in released])
+        self._loop.call_soon_threadsafe(self._notifier.work, set(released.values()))
+        await logs.append(heart, [LogChunk(job_id=job_id, text=_FORGOTTEN) for job_id in released])
 
     @functools.cached_property
     def _heartbeats(self) -> Database:

@@ -14,6 +14,9 @@ from millhand.store.sql_files import load
 
 SQL = load("workers")
 
+# A host that has heard nothing of a job for so long will not hear of it any more: claims give up before (source.py).
+FORGOTTEN_S = 75.0
+
 
 class WorkerRow(msgspec.Struct, frozen=True, kw_only=True):
     """A worker as lists show it, with what is true of its host."""
@@ -101,6 +104,14 @@ def _columns(pings: Sequence[WorkerPing]) -> list[list[Any]]:
         [ping.last_job for ping in pings],
         [ping.last_job_workspace for ping in pings],
     ]
+
+
+async def release_forgotten(
+    connection: Any, incarnation: UUID, held: Sequence[UUID], *, now: datetime | None = None
+) -> dict[UUID, str]:
+    """Queue the jobs that a host was given without hearing of it; returns them with their tags."""
+    rows = await connection.fetch(SQL.release_forgotten, incarnation, held, FORGOTTEN_S, now)
+    return {row["id"]: row["tag"] for row in rows}
 
 
 async def deregister(connection: Any, incarnation: UUID) -> None:

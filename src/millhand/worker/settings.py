@@ -72,7 +72,9 @@ class WorkerSettings(msgspec.Struct, frozen=True, kw_only=True):
             job_max_timeout_s=read("TIMEOUT", _at_least_one, DEFAULT_MAX_TIMEOUT_S),
             max_log_bytes=read("MAX_LOG_BYTES", _at_least_one, MAX_LOG_BYTES),
             grace_s=read("GRACE_PERIOD", _seconds, 300.0),
-            lease_s=read("ZOMBIE_JOB_TIMEOUT", partial(_lease, shortest_s=shortest_lease_s), max(60.0, shortest_lease_s)),
+            lease_s=read(
+                "ZOMBIE_JOB_TIMEOUT", partial(_lease, shortest_s=shortest_lease_s), max(60.0, shortest_lease_s)
+            ),
             heartbeat_s=heartbeat_s,
             poll_s=read("SLEEP_QUEUE", _milliseconds, 1.0),
             cache_dir=read("MILLHAND_CACHE_DIR", _directory, _directory("~/.cache/millhand")),

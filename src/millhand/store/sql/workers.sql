@@ -47,6 +47,17 @@ select held.id, job_queue.id is null as lost, job_queue.canceled_by, job_queue.c
     on job_queue.id = held.id and job_queue.incarnation = $1 and job_queue.state::text = 'running'
  where job_queue.id is null or job_queue.canceled_by is not null
 
+-- name: release_forgotten
+-- Queue the jobs that a host was given and knows nothing of: their claim was committed, its answer lost on the way.
+-- Nobody ran them, so no rescue is counted; the raised attempt fences. Index job_queue_held_idx.
+-- $1 incarnation, $2 ids the host believes it holds, $3 seconds since when they have been running, $4 now
+update job_queue
+   set state = 'queued', incarnation = null, worker = null, started_at = null, progress = null
+ where incarnation = $1 and state = 'running'
+   and started_at < coalesce($4::timestamptz, now()) - make_interval(secs => $3)
+   and id <> all($2::uuid[])
+returning id, tag
+
 -- name: deregister_host
 -- $1 incarnation
 delete from worker_host where incarnation = $1
