@@ -79,7 +79,12 @@ def python_for(user: int | None) -> str:
         try:
             identity = {} if user is None else {"user": user, "group": user, "extra_groups": []}
             code = "import sys; sys.exit(sys.version_info < (3, 9))"
-            if subprocess.run([python, "-I", "-S", "-c", code], check=False, capture_output=True, **identity).returncode == 0:
+            if (
+                subprocess.run(
+                    [python, "-I", "-S", "-c", code], check=False, capture_output=True, **identity
+                ).returncode
+                == 0
+            ):
                 return python
         except OSError:
             continue

@@ -56,7 +56,8 @@ async def test_the_environment_of_the_worker(cell: Cell):
 async def test_the_token_of_a_running_job(cell: Cell):
     """A job can't read the token of one that runs beside it."""
     neighbour = cell.begin(
-        "import time\ndef main():\n    print('here', flush=True)\n    time.sleep(60)", env={"WM_TOKEN": "token-of-the-neighbour"}
+        "import time\ndef main():\n    print('here', flush=True)\n    time.sleep(60)",
+        env={"WM_TOKEN": "token-of-the-neighbour"},
     )
     await neighbour.heard.until("here")
     ran = await cell.run(READ_EVERYTHING_IN_PROC)

@@ -25,7 +25,9 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True):
     """What a child is to become."""
 
     argv: tuple[str, ...] = ()  # a program with its arguments; empty: stay this Python and run the job in place
-    env: dict[str, str] = {}  # of a program the whole environment (see `base_environment`), of a Python job what is added
+    env: dict[
+        str, str
+    ] = {}  # of a program the whole environment (see `base_environment`), of a Python job what is added
     files: dict[str, bytes] = {}  # written below the job directory, the working directory, before the program starts
     limits: Limits = Limits()
     init: bool = False  # run the program under a tiny init: default signal actions work, TERM reaches all it started
@@ -48,7 +50,13 @@ class Child(Watched):
     """
 
     def __init__(
-        self, child_id: int, *, uid: int, group: MemoryGroup | None, sampler: PeakSampler, memory_limit: int | None = None
+        self,
+        child_id: int,
+        *,
+        uid: int,
+        group: MemoryGroup | None,
+        sampler: PeakSampler,
+        memory_limit: int | None = None,
     ) -> None:
         super().__init__(uid=uid, memory_limit=memory_limit)
         self.id = child_id
@@ -353,7 +361,9 @@ class Child(Watched):
         if self._group is not None:
             group_peak_kb, group_oom = self._group.finish()
             peak_kb, oom = max(peak_kb, group_peak_kb), oom or group_oom
-        self._ended.set_result(msgspec.structs.replace(self._exit, memory_peak_kb=peak_kb, oom=oom, lost=self._failure or self._exit.lost))
+        self._ended.set_result(
+            msgspec.structs.replace(self._exit, memory_peak_kb=peak_kb, oom=oom, lost=self._failure or self._exit.lost)
+        )
         if self.on_gone is not None:
             self.on_gone()
 

@@ -31,7 +31,8 @@ _LIMITS = struct.Struct("<QIIQ??I")  # as in children/child.py
 _NEWS = struct.Struct("<IiQ")
 _STARTED = -(1 << 31)  # instead of a wait status: the number is its pid
 _START_TIMEOUT_S = 20.0
-_N_USERS = 1024
+_N_USERS = 1024  # of one launcher
+_FIRST_USER, _N_RANGES = 1_900_000_000, 50_000  # above what distributions, containers and directories hand out
 _log = structlog.get_logger(__name__)
 
 
@@ -204,7 +205,9 @@ class _Zygote:
                 answer = msgspec.json.decode(await loop.sock_recv(self._channel, 65536), type=dict[str, object])
         except (OSError, TimeoutError, msgspec.DecodeError) as error:
             await self.close()
-            raise RuntimeUnavailableError(f"the launcher of {python} did not start ({error!r}); its stderr says why") from error
+            raise RuntimeUnavailableError(
+                f"the launcher of {python} did not start ({error!r}); its stderr says why"
+            ) from error
         if "refused" in answer:
             return str(answer["refused"])
         self.alive = True
@@ -278,12 +281,15 @@ class _Zygote:
 
 async def _writable(fd: int) -> None:
     loop = asyncio.get_running_loop()
-    ready = loop.create_future()
-    loop.add_writer(fd, lambda: ready.done() or ready.set_result(None))
-    try:
-        await ready
-    finally:
+    ready: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
         loop.remove_writer(fd)
+        if not ready.done():
+            ready.set_result(None)
+
+    loop.add_writer(fd, wake)
+    await ready
 
 
 def _spawn_frame(spawn: Spawn, *, data_bytes: int | None) -> bytes:
@@ -323,8 +329,8 @@ def _describe(mode: str, refused: list[str]) -> str:
 def _first_user() -> int:
     """Return the first of a range of user ids that nothing else uses, different for each host on a machine."""
     top = max((int(line.split()[0]) + int(line.split()[2]) for line in _lines("/proc/self/uid_map")), default=65536)
-    if top > 2_000_000_000:
-        return 1_900_000_000 + _N_USERS * secrets.randbelow(50_000)
+    if top > _FIRST_USER + _N_USERS * _N_RANGES:
+        return _FIRST_USER + _N_USERS * secrets.randbelow(_N_RANGES)
     return 61_184  # a narrow map, as in rootless containers: the range that systemd keeps for such users
 
 

@@ -58,7 +58,13 @@ class PythonRuntime:
     """Runs Python scripts: those without dependencies in children of the given pool, others each from their environment."""
 
     def __init__(
-        self, *, pool: Pool, environments: Environments, launch: Launch, most_waiting: int = 16, max_environments: int = 8
+        self,
+        *,
+        pool: Pool,
+        environments: Environments,
+        launch: Launch,
+        most_waiting: int = 16,
+        max_environments: int = 8,
     ) -> None:
         """Take children for plain scripts from a pool, which belongs to somebody else.
 

@@ -1,0 +1,82 @@
+"""What happens where the kernel refuses, and where the host itself is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from millhand.core.errors import RuntimeUnavailableError
+from millhand.runtimes import launcher as launcher_module
+from millhand.runtimes.contract import Isolation
+from tests.isolation.conftest import Cell
+from tests.isolation.test_harm import running, until_gone
+
+
+@pytest.fixture
+def refusing(monkeypatch):
+    """Have every sandbox refused, as a kernel without namespaces does."""
+    start = launcher_module._Zygote.start
+
+    async def refuse(self, python: str, setup: bytes) -> str | None:
+        why = await start(self, python, setup)
+        return why or (None if b'"mode": "process"' in setup else "Operation not permitted")
+
+    monkeypatch.setattr(launcher_module._Zygote, "start", refuse)
+
+
+async def test_the_next_best_says_why(make_launcher, refusing):
+    """Where namespaces are refused jobs are kept apart by other means, and the text says so."""
+    launcher = make_launcher("sandbox", isolation=Isolation.SANDBOX)
+    await launcher.start()
+    assert launcher.isolation_text.startswith("process: sandbox: Operation not permitted")
+    assert (await Cell(launcher, "process").run("def main():\n    return 1")).result == 1
+    await launcher.close()
+
+
+async def test_required_is_required(make_launcher, refusing):
+    """With REQUIRED nothing less will do, and the error says what to do."""
+    launcher = make_launcher("sandbox", isolation=Isolation.REQUIRED)
+    with pytest.raises(RuntimeUnavailableError, match="MILLHAND_ISOLATION=process"):
+        await launcher.start()
+    await launcher.close()
+
+
+async def test_a_broken_launcher_is_no_refusal(make_launcher):
+    """A launcher that can't start at all is an error; jobs don't fall back to less isolation for it."""
+    launcher = make_launcher("sandbox", isolation=Isolation.SANDBOX, preload=["no_such_module"])
+    with pytest.raises(RuntimeUnavailableError, match="did not start"):
+        await launcher.start()
+    await launcher.close()
+
+
+HOST = """
+import asyncio, json, sys
+from pathlib import Path
+from millhand.runtimes.launcher import Launcher, Spawn, base_environment
+
+async def main():
+    launcher = Launcher(python=sys.executable, scratch=Path(sys.argv[1]))
+    await launcher.start()
+    await launcher.spawn(Spawn(argv=("sleep", sys.argv[2]), env=base_environment(), init=True))
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+async def test_the_host_is_killed(folder):
+    """When a host is killed outright its launcher and all its jobs go, too."""
+    marker = f"{time.time():.6f}"
+    host = subprocess.Popen([sys.executable, "-c", HOST, str(folder), marker])
+    async with asyncio.timeout(20):
+        while not running(marker):
+            await asyncio.sleep(0.02)
+    os.kill(host.pid, signal.SIGKILL)
+    host.wait()
+    await until_gone(marker)
