@@ -69,9 +69,7 @@ class Job(Watched):
 
 async def looked_at(job: Job, seen: list[Process]) -> None:
     sampler = PeakSampler(lambda: seen)
-    sampler.watch(job)
-    sampler._look()
-    sampler.close()
+    sampler._look_at([job])
 
 
 def process(pid: int, parent: int, uid: int, kb: int) -> Process:
@@ -125,3 +123,19 @@ async def test_looking_stops_with_the_last_job():
     await asyncio.sleep(0)
     assert looks == 0
     assert sampler._timer is None
+
+
+async def test_a_job_is_looked_at_once_it_lives_for_a_while(monkeypatch):
+    """Short jobs cost no look at /proc; one that goes on is looked at."""
+    monkeypatch.setattr("millhand.runtimes.memory._SAMPLE_S", 0.0)
+    looked = asyncio.Event()
+
+    def look() -> list[Process]:
+        looked.set()
+        return [process(1, 0, 7, 30)]
+
+    sampler, job = PeakSampler(look), Job(uid=7, memory_limit=None)
+    sampler.watch(job)
+    await asyncio.wait_for(looked.wait(), 10)
+    sampler.close()
+    assert job.sampled_peak_kb == 30

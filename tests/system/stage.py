@@ -121,7 +121,7 @@ class Stage:
         self.note()
         for part in self._parts:
             part.close()
-        gone, left = psutil.wait_procs([p for p in self._everybody if is_living(p)], timeout=10)
+        _, left = psutil.wait_procs([p for p in self._everybody if is_living(p)], timeout=10)
         assert not left, f"left behind: {left}"
 
     def _start(self, name: str, env: dict[str, str]) -> Part:

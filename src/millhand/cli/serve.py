@@ -14,6 +14,7 @@ import structlog
 import uvicorn
 
 from millhand.cli import service_logs
+from millhand.cli.garbage import collect_rarely
 from millhand.cli.lifeline import Lifeline
 from millhand.cli.schema import database_url, wait_for_database
 from millhand.cli.sockets import BACKLOG, open_socket
@@ -71,6 +72,7 @@ class _Server(uvicorn.Server):
         if self.started:
             self._lifeline.on_parent_gone(lambda: self.handle_exit(signal.SIGTERM, None))
             self._lifeline.ready()
+            collect_rarely()
 
     def handle_exit(self, _signal: int, _frame: FrameType | None) -> None:
         """End in good order at the first signal, at once at the second; leave nothing to raise again afterwards."""

@@ -12,6 +12,7 @@ import uvloop
 
 from millhand.cli import service_logs
 from millhand.cli.data_dir import default_data_dir, private_paths
+from millhand.cli.garbage import collect_rarely
 from millhand.cli.lifeline import Lifeline
 from millhand.cli.schema import database_url, wait_for_database
 from millhand.cli.usage import UsageError
@@ -48,6 +49,7 @@ async def _work(url: str, settings: WorkerSettings, lifeline: Lifeline) -> None:
         asyncio.get_running_loop().add_signal_handler(kind, ending.asked)
     lifeline.on_parent_gone(ending.at_once)
     lifeline.ready()
+    collect_rarely()
     await host.wait()
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import secrets
-from typing import Any
+from base64 import urlsafe_b64encode
 from uuid import UUID
 
 import argon2
@@ -54,9 +55,13 @@ def password_fits(password_hash: str | None, password: str) -> bool:
 
 
 def sign_job_token(secret: str, claims: JobClaims) -> str:
-    """Return the token of a running job."""
-    payload: dict[str, Any] = msgspec.to_builtins(claims)
-    return JOB_TOKEN_PREFIX + jwt.encode(payload, secret, algorithm=_ALGORITHM)
+    """Return the token of a running job: a JWT signed by HMAC-SHA-256 (RFC 7519, RFC 7515 §3.1).
+
+    Put together by hand: each job has one made, and `jwt.encode` took 60 µs for it, a tenth of the host's time, this 6.
+    """
+    signed = _JWT_HEADER + b"." + _base64url(msgspec.json.encode(claims))
+    signature = _base64url(hmac.digest(secret.encode(), signed, "sha256"))
+    return f"{JOB_TOKEN_PREFIX}{signed.decode()}.{signature.decode()}"
 
 
 def read_job_token(secret: str, token: str) -> JobClaims | None:
@@ -67,6 +72,12 @@ def read_job_token(secret: str, token: str) -> JobClaims | None:
     except (jwt.InvalidTokenError, msgspec.ValidationError):
         return None
 
+
+def _base64url(data: bytes) -> bytes:
+    return urlsafe_b64encode(data).rstrip(b"=")
+
+
+_JWT_HEADER = _base64url(b'{"alg":"HS256","typ":"JWT"}')
 
 # Verified against for e-mails nobody has, so that the answer takes as long as for those somebody has.
 _NOBODY = "$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHRzb21lc2FsdA$dGhpcyBpcyBubyBoYXNoIG9mIGFueSBwYXNzd29yZCBhdCBhbGw"

@@ -45,6 +45,7 @@ FILE_ENDINGS: dict[str, Language] = {
 
 # Names under which clients know languages that run on one of ours.
 _ALIASES = {"bunnative": Language.NATIVETS}
+_MAX_PATH_LENGTH = 255
 _PATH = re.compile(r"(u|f)/[A-Za-z0-9_.@-]+(/[A-Za-z0-9_.@-]+)+")
 
 
@@ -68,8 +69,12 @@ def language_of_file(name: str) -> Language:
 
 
 def check_path(path: str) -> str:
-    """Return a script path, or raise BadRequestError: `u/<user>/<name>` or `f/<folder>/<name>`, no `..`, ≤ 255 characters."""
-    if len(path) > 255 or not _PATH.fullmatch(path) or any(part in (".", "..") for part in path.split("/")):
+    """Return a script path, or raise BadRequestError: `u/<user>/<name>` or `f/<folder>/<name>`, no `..`, not too long."""
+    if (
+        len(path) > _MAX_PATH_LENGTH
+        or not _PATH.fullmatch(path)
+        or any(part in (".", "..") for part in path.split("/"))
+    ):
         raise BadRequestError(
             f"bad path {path!r}: a path is u/<user>/<name> or f/<folder>/<name>, of letters, digits and _ . @ -"
         )

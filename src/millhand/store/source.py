@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, ParamSpec, TypeVar
 from uuid import UUID
 
-import jwt
 import structlog
 
+from millhand.core.credentials import JobClaims, sign_job_token
 from millhand.core.errors import SourceUnavailableError
 from millhand.core.job import ClaimedJob, LogChunk, Report
 from millhand.core.script import Script
@@ -249,13 +249,12 @@ class PgJobSource:
 
     def job_token(self, job: ClaimedJob, *, ttl_s: float) -> str:
         """Return a short-lived API token with the rights of the job and nothing more."""
-        claims = {
-            "email": job.email,
-            "username": job.permissioned_as[2:] if job.permissioned_as.startswith("u/") else job.created_by,
-            "workspace_id": job.workspace_id,
-            "job_id": str(job.id),
-            "permissioned_as": job.permissioned_as,
-            "label": "ephemeral-script",
-            "exp": int(time.time() + ttl_s),
-        }
-        return f"jwt_{jwt.encode(claims, self._secret, algorithm='HS256')}"
+        claims = JobClaims(
+            email=job.email,
+            username=job.permissioned_as[2:] if job.permissioned_as.startswith("u/") else job.created_by,
+            workspace_id=job.workspace_id,
+            job_id=job.id,
+            permissioned_as=job.permissioned_as,
+            exp=int(time.time() + ttl_s),
+        )
+        return sign_job_token(self._secret, claims)
