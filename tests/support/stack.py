@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -101,10 +102,10 @@ class Stack:
         """Kill -9 of everything at once, as a power loss would."""
         parent = psutil.Process(self.process.pid)
         everything = [parent, *parent.children(recursive=True)]
-        for process in everything:
-            process.suspend()
-        for process in everything:
-            process.kill()
+        for deed in (psutil.Process.suspend, psutil.Process.kill):
+            for process in everything:
+                with contextlib.suppress(psutil.NoSuchProcess):  # it ended by itself, or with its parent
+                    deed(process)
         self.process.wait()
         self.process.stdout.close()
 
