@@ -30,6 +30,7 @@ class Spawn(msgspec.Struct, frozen=True, kw_only=True):
     ] = {}  # of a program the whole environment (see `base_environment`), of a Python job what is added
     files: dict[str, bytes] = {}  # written below the job directory, the working directory, before the program starts
     limits: Limits = Limits()
+    rehearse: bool = False  # a Python child runs a job that does nothing while it waits: quicker then, dearer in all
     init: bool = False  # run the program under a tiny init: default signal actions work, TERM reaches all it started
 
 

@@ -27,7 +27,7 @@ from millhand.runtimes.memory import MemoryGroup, MemoryGroups, PeakSampler
 
 _ZYGOTE = Path(__file__).parent / "children" / "zygote.py"
 _REQUEST = struct.Struct("<cIi")
-_LIMITS = struct.Struct("<QIIQ??I")  # as in children/child.py
+_LIMITS = struct.Struct("<QIIQ???I")  # as in children/child.py
 _NEWS = struct.Struct("<IiQ")
 _STARTED = -(1 << 31)  # instead of a wait status: the number is its pid
 _START_TIMEOUT_S = 20.0
@@ -141,7 +141,7 @@ class Launcher:
             why = await zygote.start(self._python, self._setup(mode)) or await self._try_out(zygote, mode)
             if why is None:
                 self._mode = mode
-                self.isolation_text = _describe(mode, refused)
+                self.isolation_text = "; ".join(filter(None, [_describe(mode, refused), zygote.lacks]))
                 return zygote
             await zygote.close()
             refused.append(f"{mode}: {why}")
@@ -184,6 +184,7 @@ class _Zygote:
 
     def __init__(self) -> None:
         self.alive = False
+        self.lacks = ""  # what its isolation falls short of, in words
         self._children: dict[int, Child] = {}
         self._channel: socket.socket
         self._process: asyncio.subprocess.Process | None = None
@@ -210,6 +211,7 @@ class _Zygote:
             ) from error
         if "refused" in answer:
             return str(answer["refused"])
+        self.lacks = str(answer.get("lacks") or "")
         self.alive = True
         loop.add_reader(self._channel.fileno(), self._receive)
         return None
@@ -300,8 +302,9 @@ def _spawn_frame(spawn: Spawn, *, data_bytes: int | None) -> bytes:
         files = [(name, len(data)) for name, data in spawn.files.items()]
         body = msgspec.json.encode({"argv": spawn.argv, "env": spawn.env, "files": files})
     numbers = _LIMITS.pack(
-        limits.tmp_bytes, limits.processes, limits.open_files, data_bytes or 0, limits.network, spawn.init, len(body)
-    )
+        limits.tmp_bytes, limits.processes, limits.open_files, data_bytes or 0, limits.network, spawn.init,
+        spawn.rehearse, len(body),
+    )  # fmt: skip
     return encode(Frame.SPAWN, b"".join([numbers, body, *spawn.files.values()]))
 
 

@@ -7,6 +7,7 @@ import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Callable
 
+import msgspec
 import structlog
 
 from millhand.core.errors import RuntimeUnavailableError
@@ -67,6 +68,7 @@ class _Shelf:
     def __init__(self, launcher: Launcher, spawn: Spawn, *, idle: int, most: int) -> None:
         self._launcher = launcher
         self._spawn = spawn
+        self._rehearsing = msgspec.structs.replace(spawn, rehearse=True)
         self._idle, self._most = idle, most
         self._target = idle
         self._waiting: deque[Child] = deque()
@@ -89,7 +91,8 @@ class _Shelf:
         return child
 
     async def new_one(self) -> Child:
-        return await self._launcher.spawn(self._spawn)
+        """Start one; it rehearses while few are asked for, and does without where that would take time from jobs."""
+        return await self._launcher.spawn(self._rehearsing if self._target <= self._idle else self._spawn)
 
     def refill(self) -> None:
         self._timer = None

@@ -11,7 +11,7 @@ import tree
 
 IN, OUT, LOG = 3, 4, 2
 HEADER = struct.Struct("<IB")  # a frame's length after it, and kind
-LIMITS = struct.Struct("<QIIQ??I")  # bytes in /tmp, processes, open files, bytes of data, network, init, size of the body
+LIMITS = struct.Struct("<QIIQ???I")  # bytes in /tmp, processes, open files, bytes of data, network, init, rehearse, size of the body
 HIGHEST_FD = 127  # of the zygote
 COULD_NOT_START = 125
 _SIOCSIFFLAGS = 0x8914
@@ -26,7 +26,7 @@ class Request:
 
     def __init__(self, payload):
         numbers = LIMITS.unpack_from(payload)
-        self.tmp_bytes, self.processes, self.open_files, self.data_bytes, self.network, self.init, size = numbers
+        self.tmp_bytes, self.processes, self.open_files, self.data_bytes, self.network, self.init, self.rehearse, size = numbers
         self.argv, self.env, self.files = (), {}, []
         if size:
             self._read_body(payload, LIMITS.size, LIMITS.size + size)
@@ -69,7 +69,7 @@ def become(seat, run_python):
     except BaseException as error:
         write_frame("F", ("%s: %s" % (type(error).__name__, error)).encode())
         os._exit(COULD_NOT_START)
-    run_python()
+    run_python(request.rehearse)
 
 
 def read_frame(kind):
@@ -97,9 +97,18 @@ def _read(size):
     return b"".join(parts)
 
 
+def frame(kind, payload=b""):
+    """Return the bytes of a frame."""
+    return HEADER.pack(len(payload) + 1, ord(kind)) + payload
+
+
 def write_frame(kind, payload=b""):
     """Write one frame to the host."""
-    data = HEADER.pack(len(payload) + 1, ord(kind)) + payload
+    write(frame(kind, payload))
+
+
+def write(data):
+    """Write frames to the host, in one go where they fit: each write wakes it."""
     sent = os.write(OUT, data)
     if sent < len(data):
         rest = memoryview(data)[sent:]

@@ -1,7 +1,9 @@
 """The few system calls a zygote needs and Python lacks, by ctypes. Runs in the zygote: standard library only, and little of it."""
 
 import ctypes
+import errno
 import os
+import struct
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -63,6 +65,58 @@ def drop_capabilities():
     """Give up every capability. With no_new_privs there is no way back."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     check(libc.capset(header, (ctypes.c_uint32 * 6)()), "capset")
+
+
+# What a job could misuse and has no need for: keyrings (they outlast it, and the worker's may hold secrets), and those
+# parts of the kernel that most ways out of a container began in. By machine: its name for audits, then call numbers.
+_SYS_CLONE3, _SYS_IO_URING = 435, (425, 426, 427)
+_MACHINES = {
+    "x86_64": {
+        "audit": 0xC000003E, "clone": 56, "unshare": 272, "socket": 41,
+        "add_key": 248, "request_key": 249, "keyctl": 250, "bpf": 321, "perf_event_open": 298, "userfaultfd": 323,
+    },
+    "aarch64": {
+        "audit": 0xC00000B7, "clone": 220, "unshare": 97, "socket": 198,
+        "add_key": 217, "request_key": 218, "keyctl": 219, "bpf": 280, "perf_event_open": 241, "userfaultfd": 282,
+    },
+}  # fmt: skip
+_KERNEL_FAMILIES = (38, 40)  # of sockets: AF_ALG, AF_VSOCK
+_OTHER_ABI = 0x40000000  # the bit that marks numbers of x32
+_LOAD, _IF_EQUAL, _IF_AT_LEAST, _IF_BITS, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06  # of a classic BPF program
+_NUMBER, _ARCHITECTURE, _FIRST_ARGUMENT = 0, 4, 16  # offsets in struct seccomp_data
+_ALLOW, _REFUSE = 0x7FFF0000, 0x00050000  # the latter with an errno in its low half
+_SECCOMP_SPEC_ALLOW = 4  # without it old kernels slow the process down for fear of what it might guess
+_SYS_SECCOMP = {"x86_64": 317, "aarch64": 277}
+
+
+def forbid_calls():
+    """Refuse some system calls to this process and all it starts, for ever; needs no_new_privs. Raises OSError."""
+    machine = os.uname().machine
+    if machine not in _MACHINES:
+        raise OSError(errno.ENOSYS, "no list of system calls for %s" % machine)
+    steps = _filter(_MACHINES[machine])
+    code = b"".join(struct.pack("=HBBI", *step) for step in steps)
+    buffer = ctypes.create_string_buffer(code, len(code))
+    program = (ctypes.c_uint64 * 2)(len(steps), ctypes.addressof(buffer))
+    check(libc.syscall(_SYS_SECCOMP[machine], 1, _SECCOMP_SPEC_ALLOW, program), "seccomp")
+
+
+def _filter(calls):
+    """Return the steps of a BPF program: (operation, steps to jump where true, where false, operand)."""
+    refuse, missing = (_RETURN, 0, 0, _REFUSE | errno.EPERM), (_RETURN, 0, 0, _REFUSE | errno.ENOSYS)
+    first, allow = (_LOAD, 0, 0, _FIRST_ARGUMENT), (_RETURN, 0, 0, _ALLOW)
+    steps = [(_LOAD, 0, 0, _ARCHITECTURE), (_IF_EQUAL, 1, 0, calls["audit"]), missing, (_LOAD, 0, 0, _NUMBER)]
+    steps += [(_IF_AT_LEAST, 0, 1, _OTHER_ABI), missing]
+    for name in ("add_key", "request_key", "keyctl", "bpf", "perf_event_open", "userfaultfd"):
+        steps += [(_IF_EQUAL, 0, 1, calls[name]), refuse]
+    for number in (_SYS_CLONE3, *_SYS_IO_URING):  # callers then do without; the flags of clone3 can't be looked at
+        steps += [(_IF_EQUAL, 0, 1, number), missing]
+    for name in ("clone", "unshare"):
+        steps += [(_IF_EQUAL, 0, 4, calls[name]), first, (_IF_BITS, 0, 1, NEWUSER), refuse, allow]
+    steps += [(_IF_EQUAL, 0, 2 * len(_KERNEL_FAMILIES) + 1, calls["socket"]), first]
+    for family in _KERNEL_FAMILIES:
+        steps += [(_IF_EQUAL, 0, 1, family), refuse]
+    return [*steps, allow]
 
 
 def block_signal(number):

@@ -12,7 +12,7 @@ import select
 import sys
 
 import convert
-from child import IN, read_frame, write_frame
+from child import IN, frame, read_frame, write, write_frame
 
 FOREIGN_ARGUMENT = "<function call>"  # how clients write a default they can't show; stands for "not given"
 MAX_RESULT_BYTES = 500 << 20
@@ -87,15 +87,16 @@ class Server:
         sys.stderr = sys.__stderr__ = _unbuffered(2, "<stderr>", "backslashreplace")
         sys.modules["__main__"] = type(sys)("__main__")
         builtins.exit = builtins.quit = sys.exit
+        builtins.print = _printer(builtins.print)
         _signal.signal(_signal.SIGTERM, _terminate)
         for _ in range(20):  # the interpreter adapts its byte-code now, not in each child
             rehearse()
 
-    def serve(self):
+    def serve(self, may_rehearse):
         """Run one job and end the process."""
         _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
         gc.enable()
-        if not select.select([IN], [], [], 0)[0]:
+        if may_rehearse and not select.select([IN], [], [], 0)[0]:
             rehearse()  # while nobody waits: the job then finds the pages it writes to as its own
         payload = read_frame(ord("J"))
         if payload is None:
@@ -136,6 +137,19 @@ def _unbuffered(fd, name, errors):
     raw = io.FileIO(fd, "w", closefd=False)
     raw.name = name
     return io.TextIOWrapper(raw, "utf-8", errors, newline="\n", write_through=True)
+
+
+def _printer(write_pieces):
+    """Return a `print` that writes once: the built-in writes each value, space and line end alone, and each wakes the host."""
+
+    def print(*values, sep=" ", end="\n", file=None, flush=False):
+        out = sys.stdout if file is None else file
+        if out is not sys.__stdout__ and out is not sys.__stderr__ or not (type(sep) is type(end) is str):
+            return write_pieces(*values, sep=sep, end=end, file=file, flush=flush)
+        out.write(sep.join([str(value) for value in values]) + end)
+
+    print.__doc__ = write_pieces.__doc__
+    return print
 
 
 def _terminate(_number, _frame):
@@ -228,8 +242,7 @@ def _peak_kb():
 def _deliver(kind, answer):
     """Send the answer and end."""
     try:
-        write_frame("M", b"%d" % _peak_kb())
-        write_frame(kind, answer)
+        write(frame("M", b"%d" % _peak_kb()) + frame(kind, answer))
     except OSError as error:
         os.write(2, ("the result can't be delivered: the job closed descriptor 4 (%s)\n" % error).encode())
         os._exit(1)

@@ -157,6 +157,17 @@ def enter(setup):
     root.build(setup["root"], setup["readonly"], setup["hidden"], setup["uids"], setup["mode"] == "userns")
 
 
+def narrow(mode):
+    """Take from the children what of the kernel they don't need; return what is missing of that and why, or ""."""
+    if mode == "none":
+        return ""
+    try:
+        kernel.forbid_calls()
+    except OSError as error:
+        return "no filter of system calls: %s" % error
+    return ""
+
+
 def _become_first_process():
     """Go on in a child that is process 1 of the new PID namespace; this process only waits for it."""
     inner = os.fork()
@@ -210,6 +221,7 @@ def main():
     try:
         child.settle_zygote(setup["mode"])
         enter(setup)
+        lacks = narrow(setup["mode"])
         load_path(setup["site_dirs"])
         preload(setup["preload"])
         zygote = Zygote(channel, setup)
@@ -219,7 +231,7 @@ def main():
     gc.collect()
     gc.freeze()
     gc.disable()
-    channel.send(b'{"ready": true}')
+    channel.send(json.dumps({"ready": True, "lacks": lacks}).encode())
     try:
         zygote.run()
     except (BrokenPipeError, ConnectionResetError):
