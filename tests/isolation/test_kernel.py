@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.isolation.conftest import Cell
 
 sys.path.append(str(Path(__file__).parents[2] / "src/millhand/runtimes/children"))
-import kernel  # noqa: E402 - a program of ours, whose folder is no package
+import kernel
 
 CALLS = """
 import ctypes, errno, os

@@ -50,7 +50,7 @@ class Route:
         self.method = method.upper()
         self.in_workspace = "{workspace}" in path
         self._path = path
-        self.changes = self.method != "GET" and self.id not in READING_POSTS or "/run_wait_result/" in path
+        self.changes = (self.method != "GET" and self.id not in READING_POSTS) or "/run_wait_result/" in path
         self._query = {"tags": "python3"} if self.id == "existsWorkersWithTags" else {}
 
     def path(self, workspace: str) -> str:
@@ -128,7 +128,7 @@ async def test_tokens_that_are_none(api: Api, kind):
     payload = msgspec.to_builtins(claims())
     token = {
         "none": None,
-        "malformed": "jwt_\x7f.\x01..",
+        "malformed": "jwt_....",
         "expired": await people.create_token(api.database, email="admin@millhand.local", expiration=past),
         "unsigned": f"{JOB_TOKEN_PREFIX}{encoded({'alg': 'none', 'typ': 'JWT'})}.{encoded(payload)}.",
         "foreign": sign_job_token("the secret of some other instance", claims()),
