@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 READ_ONLY = "read_only"
+_RUN_SCRIPTS = "jobs:run:scripts:"
 
 
 class Member(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,6 +33,11 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     expires_at: datetime | None = None
     token_prefix: str = ""
 
+    @property
+    def rules_instance(self) -> bool:
+        """Tell whether this may act on the instance as a whole: a superadmin, by a token that counts everywhere."""
+        return self.super_admin and self.workspace_id is None
+
     def in_workspace(self, workspace_id: str) -> Member | None:
         """Return what this person is in a workspace, or None. Superadmins are admins of every workspace."""
         if self.workspace_id not in (None, workspace_id):
@@ -45,12 +51,15 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
         """Tell whether the token's scopes cover an action such as `jobs:run` or `scripts:write`."""
         return self.scopes is None or allows(self.scopes, action)
 
+    def may_run_any(self) -> bool:
+        """Tell whether the token's scopes cover running anything at all."""
+        return self.may("jobs:run") or any(scope.startswith(_RUN_SCRIPTS) for scope in self.scopes or ())
+
     def may_run(self, path: str | None) -> bool:
         """Tell whether the token's scopes cover running a script at a path (None: code sent along)."""
         if self.may("jobs:run"):
             return True
-        prefix = "jobs:run:scripts:"
-        patterns = [scope.removeprefix(prefix) for scope in self.scopes or () if scope.startswith(prefix)]
+        patterns = [scope.removeprefix(_RUN_SCRIPTS) for scope in self.scopes or () if scope.startswith(_RUN_SCRIPTS)]
         return path is not None and any(_path_fits(path, part) for text in patterns for part in text.split(","))
 
 

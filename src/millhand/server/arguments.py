@@ -11,6 +11,7 @@ from litestar.datastructures import Headers
 from millhand.core.errors import BadRequestError, TooLargeError
 from millhand.core.job import MAX_JSON_BYTES
 
+_SECRET = frozenset({"authorization", "cookie", "proxy-authorization"})
 _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -50,6 +51,8 @@ def with_headers(args: bytes, include: str | None, headers: Headers) -> bytes:
     if not include:
         return args
     names = [name.strip().lower() for name in include.split(",")]
+    if secret := _SECRET.intersection(names):
+        raise BadRequestError(f"include_header can't name {min(secret)}: it carries the token of the caller")
     found = {name.replace("-", "_"): headers[name] for name in names if name and name in headers}
     if not found:
         return args

@@ -18,6 +18,8 @@ SLOW_S = 1.0
 REQUEST_ID = "x-request-id"
 _BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60)
 
+_NOSNIFF = (b"x-content-type-options", b"nosniff")  # logs and results are what a script wrote: never a page
+
 log = structlog.get_logger(__name__)
 
 
@@ -100,7 +102,7 @@ class Observer:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode())]
+                message["headers"] = [*message["headers"], (b"x-request-id", request_id.encode()), _NOSNIFF]
             await send(message)
 
         structlog.contextvars.bind_contextvars(request_id=request_id)

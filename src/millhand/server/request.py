@@ -11,7 +11,7 @@ from litestar.datastructures import State
 from litestar.handlers import BaseRouteHandler
 
 from millhand.core.clock import Clock
-from millhand.core.errors import NotAuthenticatedError, PermissionDeniedError
+from millhand.core.errors import BadRequestError, NotAuthenticatedError, PermissionDeniedError
 from millhand.core.people import Identity, Member
 from millhand.server.auth import Authenticator, LoginLimiter
 from millhand.server.hub import Hub
@@ -46,6 +46,15 @@ class ApiRequest(Request[Identity, str, State]):
 
     __slots__ = ()
 
+    async def json(self) -> Any:
+        """Return the body, read as JSON; raises BadRequestError also for what is nested too deeply or not UTF-8."""
+        try:
+            return await super().json()
+        except RecursionError:
+            raise BadRequestError("the body is nested too deeply") from None
+        except UnicodeDecodeError as error:
+            raise BadRequestError(f"the body is not valid UTF-8 at byte {error.start}") from None
+
     @property
     def services(self) -> Services:
         """Return the parts of this server."""
@@ -76,8 +85,8 @@ class ApiRequest(Request[Identity, str, State]):
 
     def require_super_admin(self) -> None:
         """Raise PermissionDeniedError unless a superadmin asks."""
-        if not self.identity.super_admin:
-            raise PermissionDeniedError("only superadmins may do this")
+        if not self.identity.rules_instance:
+            raise PermissionDeniedError("only superadmins may do this, with a token that counts in all workspaces")
 
     def require_developer(self) -> None:
         """Raise PermissionDeniedError where an operator asks: they run what is deployed."""
@@ -88,7 +97,7 @@ class ApiRequest(Request[Identity, str, State]):
         """Return the workspace to look at, or None for all of them, where a superadmin asks for that in `admins`."""
         if not all_workspaces:
             return workspace
-        if workspace != "admins" or not self.identity.super_admin:
+        if workspace != "admins" or not self.identity.rules_instance:
             raise PermissionDeniedError("only superadmins see all workspaces at once, from the workspace admins")
         return None
 
@@ -104,6 +113,23 @@ def token_of(connection: ASGIConnection[Any, Any, Any, Any]) -> tuple[str | None
     return connection.cookies.get(COOKIE), True
 
 
+def refuse_other_sites(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
+    """Raise PermissionDeniedError where a page of another site has the browser send the cookie along to change something.
+
+    `SameSite` keeps other sites out, but takes every port and subdomain of a host for one site; these are not ours.
+    """
+    if connection.scope["method"] in ("GET", "HEAD", "OPTIONS"):  # type: ignore[typeddict-item]
+        return
+    headers = connection.headers
+    site, origin = headers.get("sec-fetch-site"), headers.get("origin")
+    if site in ("same-origin", "none"):  # told by the browser itself, and right also behind a proxy that renames us
+        return
+    if site is not None or (origin is not None and origin.partition("://")[2] != headers.get("host")):
+        raise PermissionDeniedError(
+            "a page of another site can't use this session; send the token as `Authorization: Bearer <token>`"
+        )
+
+
 async def signed_in(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
     """Let a request pass that shows a valid token with the right scope, of a member of the workspace in its path."""
     if handler.opt.get("public"):
@@ -114,7 +140,11 @@ async def signed_in(connection: ASGIConnection[Any, Any, Any, Any], handler: Bas
     if not token:
         raise NotAuthenticatedError("no token came with the request; send it as `Authorization: Bearer <token>`")
     identity = await services.auth.identify(token)
-    if action == "jobs:run":  # handlers check it, with the path: scopes may name paths
+    if from_cookie:
+        refuse_other_sites(connection)
+    if action == "jobs:run":  # handlers check it again, with the path: scopes may name paths
+        if not identity.may_run_any():
+            raise PermissionDeniedError("the scopes of this token do not cover running anything")
         if from_cookie and connection.scope["method"] == "GET":  # type: ignore[typeddict-item]
             raise PermissionDeniedError("a link can't run a script; send the token as `Authorization: Bearer <token>`")
     elif not identity.may(action):

@@ -133,6 +133,7 @@ def instant(
     request: ApiRequest, workspace: str, kind: JobKind, args: bytes, options: RunOptions, *, tag: str | None
 ) -> NewJob:
     """Return a job that runs no code."""
+    _may_run(request, None)
     tag = check_tag(fill_in(tag, workspace_id=workspace, args=args)) if tag else FLOW_TAG
     return NewJob(
         **_who_and_when(request, workspace, options), kind=kind, tag=tag, args=args, priority=options.priority or 0
@@ -250,16 +251,17 @@ def _allowed(wishes: _Wishes) -> bool:
 
 def _as_wished(wishes: _Wishes, headers: dict[str, str]) -> Response[bytes]:
     """Build the answer. Whatever it is, a browser that shows it may not let it act as a page of this server."""
-    body = bytes(wishes.result) or b"null"
+    status = wishes.windmill_status_code or 200
+    body = b"" if status in _BODILESS else bytes(wishes.result) or b"null"
     kind = wishes.windmill_content_type
     if kind is not None and body.startswith(b'"'):
         body = msgspec.json.decode(body, type=str).encode()
     own = {name.lower(): value for name, value in (wishes.windmill_headers or {}).items()}
-    kept = {name: value for name, value in own.items() if name not in _OURS}
-    guard = {"content-security-policy": "sandbox", "x-content-type-options": "nosniff"}
+    kept = {name: value for name, value in own.items() if name not in _OURS and not name.startswith(_OURS_TOO)}
+    guard = {"content-security-policy": "sandbox"}
     return Response(
         body,
-        status_code=wishes.windmill_status_code or 200,
+        status_code=status,
         media_type=kind or "application/json",
         headers={**kept, **headers, **guard},
     )
@@ -300,6 +302,14 @@ def _printable(value: str) -> bool:
 
 
 _TOKEN = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789!#$%&'*+-.^_`|~")
+_BODILESS = frozenset({204, 205, 304})  # a body after these would be read as the beginning of the next answer
+# What acts on more than the answer that it comes with: the connection, the whole site, the proxy in front of us.
 _OURS = frozenset(
-    {"set-cookie", "content-length", "content-type", "transfer-encoding", "connection", "date", "server", "upgrade"}
-)
+    {
+        "alt-svc", "clear-site-data", "connection", "content-length", "content-type", "date", "expect-ct", "keep-alive", "nel",
+        "origin-agent-cluster", "public-key-pins", "report-to", "reporting-endpoints", "server", "service-worker-allowed",
+        "set-cookie", "set-cookie2", "strict-transport-security", "te", "trailer", "transfer-encoding", "upgrade",
+        "www-authenticate", "x-content-type-options", "x-lighttpd-send-file", "x-reproxy-url", "x-request-id", "x-sendfile",
+    }
+)  # fmt: skip
+_OURS_TOO = ("proxy-", "x-accel-", "x-millhand-")

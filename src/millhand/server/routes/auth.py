@@ -12,7 +12,7 @@ from litestar.params import JSONBody
 
 from millhand.core import credentials
 from millhand.core.errors import NotAuthenticatedError
-from millhand.server.request import COOKIE, PUBLIC, ApiRequest, token_of
+from millhand.server.request import COOKIE, PUBLIC, ApiRequest, refuse_other_sites, token_of
 from millhand.store import people
 
 SESSION_LABEL = "session"
@@ -31,16 +31,12 @@ async def login(request: ApiRequest, data: JSONBody[Login]) -> Response[str]:
     logins = request.services.logins
     address = request.client.host if request.client else ""
     if wait_s := logins.wait_s(data.email, address):
-        answer = Response(
-            f"Not authorized: too many failed logins; try again in {wait_s:.0f} s",
-            status_code=429,
-            media_type=MediaType.TEXT,
-        )
-        answer.headers["retry-after"] = str(round(wait_s + 0.5))
-        return answer
+        return _too_many(wait_s)
     account = await people.account(request.database, data.email)
     password_hash = None if account is None else account.password_hash
     fits = await asyncio.to_thread(credentials.password_fits, password_hash, data.password)
+    if wait_s := logins.wait_s(data.email, address):  # others who guessed at the same time were wrong
+        return _too_many(wait_s)
     if account is None or not fits or account.disabled:
         logins.failed(data.email, address)
         raise NotAuthenticatedError("wrong e-mail or password")
@@ -53,12 +49,19 @@ async def logout(request: ApiRequest) -> Response[str]:
     """Revoke the token of the session that asks; other tokens stay."""
     token, from_cookie = token_of(request)
     if token and from_cookie:
+        refuse_other_sites(request)
         key = credentials.token_hash(token)
         await people.delete_token_by_hash(request.database, key)
         request.services.auth.forget([key])
     answer = Response("logged out", media_type=MediaType.TEXT)
     answer.delete_cookie(COOKIE)
     return answer
+
+
+def _too_many(wait_s: float) -> Response[str]:
+    words = f"Not authorized: too many failed logins; try again in {wait_s:.0f} s"
+    headers = {"retry-after": str(round(wait_s + 0.5))}
+    return Response(words, status_code=429, media_type=MediaType.TEXT, headers=headers)
 
 
 async def _session(request: ApiRequest, email: str) -> Response[str]:

@@ -91,10 +91,8 @@ select job.id, job.workspace_id, job.kind, job.created_at, job.created_by, job.p
    and ($2::json ->> 'has_parent' is null or (job.parent_job is not null) = ($2::json ->> 'has_parent')::boolean)
    and ($2::json ->> 'scheduled' is null
         or (coalesce(job.trigger_kind = 'schedule', false)) = ($2::json ->> 'scheduled')::boolean)
-   and ($2::json -> 'args' is null
-        or case when job.args::text like '%\u0000%' then false else job.args::jsonb @> ($2::json -> 'args')::jsonb end)
-   and ($2::json -> 'result' is null
-        or case when c.result::text like '%\u0000%' then false else c.result::jsonb @> ($2::json -> 'result')::jsonb end)
+   and ($2::json -> 'args' is null or json_contains(job.args, ($2::json -> 'args')::jsonb))
+   and ($2::json -> 'result' is null or json_contains(c.result, ($2::json -> 'result')::jsonb))
  order by case when not $11 then job.id end desc, case when $11 then job.id end asc
  limit $9 offset $10
 
