@@ -59,7 +59,7 @@ class Route:
         return place.replace("{token_prefix}", "0123456789")
 
     async def call(self, client: Any, workspace: str = "main", **more: Any) -> Any:
-        body = {} if self.method == "GET" or self.method == "DELETE" else {"json": BODIES.get(self.id, {})}
+        body = {} if self.method in ("GET", "DELETE") else {"json": BODIES.get(self.id, {})}
         return await client.request(self.method, self.path(workspace), params=self._query, **body, **more)
 
 

@@ -13,9 +13,17 @@ def main(script, arguments, bash):
         file.write(script)
     pid = os.posix_spawn(
         bash,
-        ["bash", "-e", "./main.sh", *arguments],  # -e and not a line `set -e`: error messages keep the script's line numbers
+        [
+            "bash",
+            "-e",
+            "./main.sh",
+            *arguments,
+        ],  # -e and not a line `set -e`: error messages keep the script's line numbers
         os.environ,
-        file_actions=[(os.POSIX_SPAWN_CLOSE, 3), (os.POSIX_SPAWN_CLOSE, 4)],  # the channel of this child is not the script's
+        file_actions=[
+            (os.POSIX_SPAWN_CLOSE, 3),
+            (os.POSIX_SPAWN_CLOSE, 4),
+        ],  # the channel of this child is not the script's
         setsigdef=[_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGTERM, _signal.SIGINT],  # Python ignores the first two
     )
     _signal.signal(_signal.SIGTERM, lambda *_: _forward())

@@ -11,7 +11,9 @@ import tree
 
 IN, OUT, LOG = 3, 4, 2
 HEADER = struct.Struct("<IB")  # a frame's length after it, and kind
-LIMITS = struct.Struct("<QIIQ???I")  # bytes in /tmp, processes, open files, bytes of data, network, init, rehearse, size of the body
+LIMITS = struct.Struct(
+    "<QIIQ???I"
+)  # bytes in /tmp, processes, open files, bytes of data, network, init, rehearse, size of the body
 HIGHEST_FD = 127  # of the zygote
 COULD_NOT_START = 125
 _SIOCSIFFLAGS = 0x8914
@@ -26,7 +28,16 @@ class Request:
 
     def __init__(self, payload):
         numbers = LIMITS.unpack_from(payload)
-        self.tmp_bytes, self.processes, self.open_files, self.data_bytes, self.network, self.init, self.rehearse, size = numbers
+        (
+            self.tmp_bytes,
+            self.processes,
+            self.open_files,
+            self.data_bytes,
+            self.network,
+            self.init,
+            self.rehearse,
+            size,
+        ) = numbers
         self.argv, self.env, self.files = (), {}, []
         if size:
             self._read_body(payload, LIMITS.size, LIMITS.size + size)
@@ -52,6 +63,7 @@ class Seat:
 def become(seat, run_python):
     """Turn this freshly forked process into the job. Never returns."""
     try:
+        kernel.libc.prctl(15, b"mh-job", 0, 0, 0)
         _take_descriptors(seat.fds)
         payload = read_frame(ord("B"))
         if payload is None:

@@ -2,7 +2,9 @@
 
 import json
 
-_FINITE = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=lambda value: _plain(value))
+_FINITE = json.JSONEncoder(
+    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=lambda value: _plain(value)
+)
 _VAR_POSITIONAL, _VAR_KEYWORD = 4, 8  # flags of code objects
 
 
@@ -31,8 +33,14 @@ def arguments(function, given):
         names = names[1:]
     hints = getattr(target, "__annotations__", None) or {}
     scope = getattr(target, "__globals__", {})
-    defaulted = set(names[code.co_argcount - len(target.__defaults__ or ()) : code.co_argcount]) | set(target.__kwdefaults__ or ())
-    values = {name: _typed(given.get(name), hints.get(name), scope) for name in names if name in given or name not in defaulted}
+    defaulted = set(names[code.co_argcount - len(target.__defaults__ or ()) : code.co_argcount]) | set(
+        target.__kwdefaults__ or ()
+    )
+    values = {
+        name: _typed(given.get(name), hints.get(name), scope)
+        for name in names
+        if name in given or name not in defaulted
+    }
     if code.co_flags & _VAR_KEYWORD:
         values.update((name, value) for name, value in given.items() if name not in names)
     positional = [values.pop(name) for name in names[: code.co_posonlyargcount] if name in values]
@@ -155,7 +163,14 @@ def _plain(value):
     """Return something nearer to JSON for a value that it doesn't know."""
     if isinstance(value, (bytes, bytearray, memoryview)):
         return __import__("base64").b64encode(value).decode()
-    if isinstance(value, (set, frozenset)) or type(value).__name__ in ("deque", "dict_keys", "dict_values", "map", "filter", "range"):
+    if isinstance(value, (set, frozenset)) or type(value).__name__ in (
+        "deque",
+        "dict_keys",
+        "dict_values",
+        "map",
+        "filter",
+        "range",
+    ):
         return list(value)
     if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):
         return {name: getattr(value, name) for name in value.__dataclass_fields__}

@@ -240,7 +240,16 @@ def _range(value):
 
 def _describe(error):
     fields = {"name": type(error).__name__, "message": error.message or str(error), "sqlstate": error.sqlstate}
-    for key in ("severity", "detail", "hint", "position", "schema_name", "table_name", "column_name", "constraint_name"):
+    for key in (
+        "severity",
+        "detail",
+        "hint",
+        "position",
+        "schema_name",
+        "table_name",
+        "column_name",
+        "constraint_name",
+    ):
         found = getattr(error, key, None)
         if found is not None:
             fields[key] = found

@@ -256,7 +256,9 @@ def _failed(error):
     try:
         return "X", _describe(error)
     except BaseException as worse:  # no memory left, or a __str__ that raises
-        return "X", json.dumps({"name": type(error).__name__, "message": type(worse).__name__ + " while describing it"}).encode()
+        return "X", json.dumps(
+            {"name": type(error).__name__, "message": type(worse).__name__ + " while describing it"}
+        ).encode()
 
 
 def _describe(error):
@@ -288,7 +290,10 @@ def _only_user_frames(report, seen, summary):
 
 
 def _too_large(size):
-    return json.dumps({
-        "name": "ResultTooLarge",
-        "message": "the result has %d bytes of JSON; at most %d are allowed: write it to a file or a bucket" % (size, MAX_RESULT_BYTES),
-    }).encode()
+    return json.dumps(
+        {
+            "name": "ResultTooLarge",
+            "message": "the result has %d bytes of JSON; at most %d are allowed: write it to a file or a bucket"
+            % (size, MAX_RESULT_BYTES),
+        }
+    ).encode()

@@ -209,6 +209,7 @@ def preload(names):
 
 
 def main():
+    kernel.libc.prctl(15, b"mh-zygote", 0, 0, 0)
     first = _socket.socket(fileno=int(sys.argv[1]))
     channel = _socket.socket(fileno=_high(first.detach()))
     for fd in (3, 4):  # so that descriptors that come with requests are never these
