@@ -268,3 +268,65 @@ async def test_limits_have_their_own_children(runtimes):
     code = "import resource\ndef main():\n    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]"
     assert (await py(runtimes, code, limits=Limits(open_files=77))).result == 77
     assert isinstance((await py(runtimes, code)).outcome, Success)
+
+
+async def test_the_environment_reaches_everything(runtimes):
+    """`os.environ`, the C library and programs that a job starts see the same variables, also after changes."""
+    code = """
+import ctypes, os, subprocess
+def main():
+    getenv = ctypes.CDLL(None).getenv
+    getenv.restype = ctypes.c_char_p
+    shell = lambda: subprocess.run(["sh", "-c", "echo $WM_WORKSPACE,$OWN,$HOME"], capture_output=True, text=True).stdout.strip()
+    before = [os.environ["WM_WORKSPACE"], getenv(b"WM_WORKSPACE").decode(), getenv(b"HOME").decode(), shell()]
+    os.environ["OWN"] = "é"
+    del os.environ["WM_WORKSPACE"]
+    return [*before, getenv(b"OWN").decode(), getenv(b"WM_WORKSPACE"), shell(), "WM_JOB_ID" in os.environ]
+"""
+    ran = await py(runtimes, code, env={"WM_WORKSPACE": "größe", "EMPTY": ""})
+    assert ran.result == ["größe", "größe", "/tmp", "größe,,/tmp", "é", None, ",é,/tmp", False]
+
+
+async def test_thousands_of_variables(runtimes):
+    """An environment of any size arrives whole."""
+    code = "import os\ndef main():\n    return [os.environ['V4999'], len([n for n in os.environ if n[0] == 'V'])]"
+    ran = await py(runtimes, code, env={f"V{number}": f"value {number}" for number in range(5000)})
+    assert ran.result == ["value 4999", 5000]
+
+
+async def test_the_byte_code_of_the_last_run(runtimes):
+    """A script that comes again runs from byte-code, with the same result, name and lines in its errors."""
+    code = "def main(x: int):\n    if x > 2:\n        raise ValueError(__name__)\n    return x\n"
+    for x in (0, 1, 2):
+        assert (await py(runtimes, code, {"x": x}, path="f/some/again")).result == x
+    error = (await py(runtimes, code, {"x": 3}, path="f/some/again")).error
+    assert error["message"] == "f.some.again"
+    assert 'File "f/some/again.py", line 3, in main' in error["stack"]
+    assert "raise ValueError(__name__)" in error["stack"]
+    changed = code.replace("return x", "return -x")
+    assert [(await py(runtimes, changed, {"x": 1}, path="f/some/again")).result for _ in range(3)] == [-1, -1, -1]
+
+
+async def test_byte_code_can_not_be_passed_off(runtimes):
+    """What a job writes to the protocol's descriptor is never taken for the byte-code of its script."""
+    code = """
+import marshal, os, struct
+def main(forge: bool):
+    if forge:
+        other = marshal.dumps(compile("def main(forge): return 'forged'", "x.py", "exec"))
+        os.write(4, struct.pack("<IB", len(other) + 1, ord("K")) + other)
+    return "mine"
+"""
+    assert [(await py(runtimes, code, {"forge": forge})).result for forge in (True, True, True, False)] == ["mine"] * 4
+
+
+async def test_methods_as_main(runtimes):
+    """A bound method is called by the names of its parameters, defaults and all."""
+    code = """
+class Shop:
+    def sell(self, what, /, n=2, *, price=1.5):
+        return [what, n, price]
+main = Shop().sell
+"""
+    assert (await py(runtimes, code, {"what": "tea"})).result == ["tea", 2, 1.5]
+    assert (await py(runtimes, code, {"what": "tea", "n": 3, "price": 2})).result == ["tea", 3, 2]

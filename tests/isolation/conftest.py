@@ -129,7 +129,7 @@ def make_launcher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
             path.chmod(0o777)
         isolation = Isolation.PROCESS if mode.startswith("process") else Isolation.REQUIRED
         options = {"isolation": isolation, **options}
-        python = python_for(STRANGER if is_root and stranger else None)
+        python = python_for(STRANGER if is_root and (stranger or mode == "process") else None)
         made = Launcher(python=python, scratch=scratch, **options)
         if stranger:
             made._folders.mkdir()

@@ -32,7 +32,7 @@ def refusing(monkeypatch):
 
 async def test_the_next_best_says_why(make_launcher, refusing):
     """Where namespaces are refused jobs are kept apart by other means, and the text says so."""
-    launcher = make_launcher("sandbox", isolation=Isolation.SANDBOX)
+    launcher = make_launcher("process", isolation=Isolation.SANDBOX)
     await launcher.start()
     assert launcher.isolation_text.startswith("process: sandbox: Operation not permitted")
     assert (await Cell(launcher, "process").run("def main():\n    return 1")).result == 1
@@ -42,7 +42,19 @@ async def test_the_next_best_says_why(make_launcher, refusing):
 async def test_required_is_required(make_launcher, refusing):
     """With REQUIRED nothing less will do, and the error says what to do."""
     launcher = make_launcher("sandbox", isolation=Isolation.REQUIRED)
-    with pytest.raises(RuntimeUnavailableError, match="MILLHAND_ISOLATION=process"):
+    with pytest.raises(RuntimeUnavailableError, match="set MILLHAND_ISOLATION to less"):
+        await launcher.start()
+    await launcher.close()
+
+
+async def test_a_python_out_of_reach(make_launcher, folder, monkeypatch):
+    """Where jobs would be users who can't get at Python, the error names the closed folder and says what to do."""
+    closed = folder / "closed"
+    closed.mkdir(mode=0o700)
+    (closed / "python").write_text("")
+    launcher = make_launcher("process")
+    monkeypatch.setattr(launcher, "_python", str(closed / "python"))
+    with pytest.raises(RuntimeUnavailableError, match=f"chmod o.x {closed}"):
         await launcher.start()
     await launcher.close()
 

@@ -185,7 +185,7 @@ class Child(Watched):
     # What the launcher calls.
 
     def open(self) -> list[int]:
-        """Make the pipes; return the child's ends in the order in which it expects them."""
+        """Make the pipes; return the child's ends in the order of the numbers they get (see children/zygote.py)."""
         theirs_in, self._in = os.pipe()
         self._out, theirs_out = os.pipe()
         self._log, theirs_log = os.pipe()
@@ -193,8 +193,15 @@ class Child(Watched):
             os.set_blocking(fd, False)
         self._loop.add_reader(self._out, self._read_out)
         self._loop.add_reader(self._log, self._read_log)
+        if self.uid >= 0:
+            for fd in (
+                theirs_in,
+                theirs_out,
+                theirs_log,
+            ):  # so that it may open them anew by /proc/self/fd, as Deno does
+                os.fchown(fd, self.uid, self.uid)
         group = [] if self._group is None else [self._group.open_members()]
-        return [theirs_in, theirs_out, theirs_log, *group]
+        return [theirs_log, theirs_log, theirs_in, theirs_out, *group]
 
     def begin(self, spawn: bytes) -> None:
         """Tell the child what to become."""

@@ -17,11 +17,12 @@ class Frame(enum.IntEnum):
     """Kind of a frame, written as one ASCII letter."""
 
     SPAWN = ord("B")  # to the child, before all else: what to become (see children/child.py)
-    JOB = ord("J")  # to the child: JSON {id, args, env, …}: run this
+    JOB = ord("J")  # to the child: run this; JSON, for Python with more before it (see python_child.py)
     END = ord("E")  # to the child: no more jobs
     FAILED = ord("F")  # it could not become what it was asked to; UTF-8 text
     READY = ord("R")  # the child waits for its job
     STARTED = ord("S")  # the user's code is about to be called
+    COMPILED = ord("K")  # byte-code of the job's script, where it was asked for; before anything of it has run
     STREAM = ord("C")  # a piece of the result stream, UTF-8 text
     PROGRESS = ord("P")  # decimal digits, 0 to 100
     PEAK = ord("M")  # decimal digits: the most memory the process has used, in kB; comes before VALUE or ERROR

@@ -11,6 +11,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 import struct
 from collections import deque
 from collections.abc import Iterable, Sequence
@@ -27,7 +28,7 @@ from millhand.runtimes.memory import MemoryGroup, MemoryGroups, PeakSampler
 
 _ZYGOTE = Path(__file__).parent / "children" / "zygote.py"
 _REQUEST = struct.Struct("<cIi")
-_LIMITS = struct.Struct("<QIIQ???I")  # as in children/child.py
+_LIMITS = struct.Struct("<QIIQ?????")  # as in children/child.py
 _NEWS = struct.Struct("<IiQ")
 _STARTED = -(1 << 31)  # instead of a wait status: the number is its pid
 _START_TIMEOUT_S = 20.0
@@ -104,9 +105,9 @@ class Launcher:
         limit = spawn.limits.memory_bytes
         group = self._memory.make(limit) if limit else None
         child = self._new_child(group, limit)
-        await zygote.spawn(child)
-        child.begin(_spawn_frame(spawn, data_bytes=limit if group is None else None))
+        await zygote.spawn(child, _limits(spawn, grouped=group is not None))
         if spawn.argv:
+            child.begin(_program_frame(spawn))
             self._sampler.watch(child)
         return child
 
@@ -138,7 +139,11 @@ class Launcher:
         refused: list[str] = []
         for mode in [self._mode] if self._mode else _modes(self._isolation):
             zygote = _Zygote()
-            why = await zygote.start(self._python, self._setup(mode)) or await self._try_out(zygote, mode)
+            why = (
+                self._out_of_reach(mode)
+                or await zygote.start(self._python, self._setup(mode))
+                or await self._try_out(zygote, mode)
+            )
             if why is None:
                 self._mode = mode
                 self.isolation_text = "; ".join(filter(None, [_describe(mode, refused), zygote.lacks]))
@@ -147,18 +152,25 @@ class Launcher:
             refused.append(f"{mode}: {why}")
         raise RuntimeUnavailableError(
             f"can't run jobs under isolation {self._isolation}: {'; '.join(refused)}. "
-            "Grant the right to make namespaces (root, or user namespaces), or set MILLHAND_ISOLATION=process."
+            "Grant the right to make namespaces (root, or user namespaces), or set MILLHAND_ISOLATION to less."
         )
 
     async def _try_out(self, zygote: _Zygote, mode: str) -> str | None:
         """Run a child that does nothing; return why it didn't work."""
         self._users = deque(_users(mode, self._first_user))
         child = self._new_child()
-        await zygote.spawn(child)
-        child.begin(_spawn_frame(Spawn(), data_bytes=None))
+        await zygote.spawn(child, _limits(Spawn()))
         child.close_channel()
         exit_ = await child.ended()
         return exit_.lost or (None if exit_.code == 0 else f"a trial child ended with {exit_.code or exit_.signal}")
+
+    def _out_of_reach(self, mode: str) -> str | None:
+        """Say why users of their own can't run Python where no namespace shows it to them, or None where they can."""
+        closed = closed_folder(self._python) if mode == "process" and os.geteuid() == 0 else None
+        return closed and (
+            f"each job is a user of its own, and Python lies in {closed}, which is closed to others: "
+            f"`chmod o+x {closed}`, or use a Python that lies elsewhere"
+        )
 
     def _setup(self, mode: str) -> bytes:
         root = self._scratch / "root"
@@ -186,13 +198,12 @@ class _Zygote:
         self.alive = False
         self.lacks = ""  # what its isolation falls short of, in words
         self._children: dict[int, Child] = {}
-        self._channel: socket.socket
+        self._channel, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self, python: str, setup: bytes) -> str | None:
         """Start the process and wait until it is ready; return why it refused, or None."""
-        self._channel, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
+        with self._theirs as theirs:
             self._process = await asyncio.create_subprocess_exec(
                 python, "-I", "-S", str(_ZYGOTE), str(theirs.fileno()), pass_fds=[theirs.fileno()],
                 env={"LC_ALL": "C.UTF-8", "LD_BIND_NOW": "1"},  # symbols are looked up once, not in each child
@@ -216,11 +227,11 @@ class _Zygote:
         loop.add_reader(self._channel.fileno(), self._receive)
         return None
 
-    async def spawn(self, child: Child) -> None:
+    async def spawn(self, child: Child, limits: bytes) -> None:
         """Have a child forked."""
         theirs = child.open()
         try:
-            await self._send(_REQUEST.pack(b"S", child.id, child.uid), theirs)
+            await self._send(_REQUEST.pack(b"S", child.id, child.uid) + limits, theirs)
         except OSError as error:
             child.lose(f"its launcher died: {error}")
         else:
@@ -228,7 +239,7 @@ class _Zygote:
             child.launcher_pid = self._process.pid if self._process else 0
             child.on_signal = lambda number: self._signal(child.id, number)
         finally:
-            for fd in theirs:
+            for fd in set(theirs):
                 os.close(fd)
 
     async def _send(self, message: bytes, fds: Iterable[int]) -> None:
@@ -271,6 +282,7 @@ class _Zygote:
     async def close(self) -> None:
         if self.alive:
             self._lost()
+        self._theirs.close()
         self._channel.close()  # it sees the end and takes its children along
         if self._process is not None:
             try:
@@ -294,18 +306,21 @@ async def _writable(fd: int) -> None:
     await ready
 
 
-def _spawn_frame(spawn: Spawn, *, data_bytes: int | None) -> bytes:
-    """Return the first frame of a child: its limits, then, for a program, a JSON object and the files."""
+def _limits(spawn: Spawn, *, grouped: bool = False) -> bytes:
+    """Return what a child may and how it is to begin, as children/child.py reads it."""
     limits = spawn.limits
-    body = b""
-    if spawn.argv or spawn.env or spawn.files:
-        files = [(name, len(data)) for name, data in spawn.files.items()]
-        body = msgspec.json.encode({"argv": spawn.argv, "env": spawn.env, "files": files})
-    numbers = _LIMITS.pack(
-        limits.tmp_bytes, limits.processes, limits.open_files, data_bytes or 0, limits.network, spawn.init,
-        spawn.rehearse, len(body),
+    data_bytes = 0 if grouped else limits.memory_bytes or 0
+    return _LIMITS.pack(
+        limits.tmp_bytes, limits.processes, limits.open_files, data_bytes,
+        limits.network, spawn.init, spawn.rehearse, bool(spawn.argv), grouped,
     )  # fmt: skip
-    return encode(Frame.SPAWN, b"".join([numbers, body, *spawn.files.values()]))
+
+
+def _program_frame(spawn: Spawn) -> bytes:
+    """Return the first frame of a child that becomes a program: the length of a JSON object, the object, the files."""
+    files = [(name, len(data)) for name, data in spawn.files.items()]
+    order = msgspec.json.encode({"argv": spawn.argv, "env": spawn.env, "files": files})
+    return encode(Frame.SPAWN, b"".join([len(order).to_bytes(4, "little"), order, *spawn.files.values()]))
 
 
 def _exit(status: int, peak_kb: int) -> Exit:
@@ -347,6 +362,14 @@ def _lines(path: str) -> list[str]:
 def _users(mode: str, first: int) -> range:
     """Return the users that children become: one each where we are root, none where there is no choice."""
     return range(first, first + _N_USERS) if mode in ("sandbox", "process") and os.geteuid() == 0 else range(0)
+
+
+def closed_folder(program: str) -> str | None:
+    """Return the outermost folder on the way to a program that is closed to other users, or None."""
+    for folder in reversed(Path(program).resolve().parents):
+        if not folder.stat().st_mode & stat.S_IXOTH:
+            return str(folder)
+    return None
 
 
 __all__ = ["Child", "Exit", "Launcher", "Spawn", "base_environment"]

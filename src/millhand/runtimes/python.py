@@ -13,6 +13,7 @@ import msgspec
 from millhand.runtimes.contract import Execution, Failure, FailureKind, Limits, Listener, Outcome, Stop
 from millhand.runtimes.launcher import Launcher, Spawn
 from millhand.runtimes.pool import WarmPool
+from millhand.runtimes.python_child import CompiledCode, python_job
 from millhand.runtimes.run_child import Pool, outcome_of, run_child
 
 _PROGRAM = "main.py"  # what messages call a script
@@ -77,6 +78,7 @@ class PythonRuntime:
         self._max_environments = max_environments
         self._stations: OrderedDict[str, _Station] = OrderedDict()  # by lock, least recently used first
         self._opening = asyncio.Lock()
+        self._compiled = CompiledCode()
 
     async def start(self) -> None:
         """Start nothing: the pool is warm already, environments warm up at first use."""
@@ -100,11 +102,13 @@ class PythonRuntime:
     async def execute(self, execution: Execution, listener: Listener, stop: Stop) -> Outcome:
         """Run prepared code."""
         if not execution.lock:
-            outcome = await _run(self._pool, execution, listener, stop, site_dir=None)
+            outcome = await _run(self._pool, self._compiled, execution, listener, stop, site_dir=None)
         else:
             station = await self._station(execution.lock, listener)
             with station:
-                outcome = await _run(station.pool, execution, listener, stop, site_dir=station.site_dir)
+                outcome = await _run(
+                    station.pool, station.compiled, execution, listener, stop, site_dir=station.site_dir
+                )
         return _with_memory_errors_named(outcome, execution.limits)
 
     async def _station(self, lock: str, listener: Listener) -> _Station:
@@ -139,6 +143,7 @@ class _Station:
     def __init__(self, *, launcher: Launcher, pool: WarmPool, site_dir: Path | None, held: Held | None) -> None:
         self.pool = pool
         self.site_dir = site_dir
+        self.compiled = CompiledCode()
         self.n_running = 0
         self._launcher = launcher
         self._held = held
@@ -156,20 +161,31 @@ class _Station:
             self._held.release()
 
 
-async def _run(pool: Pool, execution: Execution, listener: Listener, stop: Stop, *, site_dir: Path | None) -> Outcome:
+async def _run(
+    pool: Pool,
+    compiled: CompiledCode,
+    execution: Execution,
+    listener: Listener,
+    stop: Stop,
+    *,
+    site_dir: Path | None,
+) -> Outcome:
     child = await pool.take(execution.limits)
+    known = compiled.get(execution.path, execution.code)
+    job = python_job(
+        code=execution.code,
+        args=msgspec.Raw(execution.args),
+        env=execution.env if site_dir is None else {**execution.env, "PYTHONPATH": str(site_dir)},
+        path=execution.path,
+        entrypoint=execution.entrypoint,
+        modules=execution.modules,
+        compiled=known,
+    )
     unmeasured = execution.limits.memory_bytes is None  # else only its end tells whether memory ran out
-    ended = await run_child(child, job_frame(execution, site_dir), listener, stop, until_answer=unmeasured)
+    ended = await run_child(child, job, listener, stop, until_answer=unmeasured)
+    if known is None and ended.compiled is not None:
+        compiled.keep(execution.path, execution.code, ended.compiled)
     return outcome_of(ended, program=_PROGRAM)
-
-
-def job_frame(execution: Execution, site_dir: Path | None = None) -> bytes:
-    """Return the frame of a Python job (see children/python_main.py)."""
-    env = execution.env if site_dir is None else {**execution.env, "PYTHONPATH": str(site_dir)}
-    return msgspec.json.encode({
-        "id": execution.job_id, "code": execution.code, "path": execution.path, "args": msgspec.Raw(execution.args),
-        "env": env, "entrypoint": execution.entrypoint, "modules": execution.modules,
-    })  # fmt: skip
 
 
 def _with_memory_errors_named(outcome: Outcome, limits: Limits) -> Outcome:

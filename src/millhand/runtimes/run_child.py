@@ -42,6 +42,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     exit: Exit
     value: bytes | None = None  # the result it sent: JSON
     error: bytes | None = None  # the error it sent: a JSON object
+    compiled: bytes | None = None  # byte-code that it sent before all else
     protocol_error: str | None = None
     stopped: StopCause | None = None  # it was told to end before it had a result
     tail: str = ""  # the end of its log
@@ -72,6 +73,8 @@ class _Run:
         self._tap = LogTap(listener, tail_chars=tail_chars)
         self._value: bytes | None = None
         self._error: bytes | None = None
+        self._compiled: bytes | None = None
+        self._heard = False  # anything at all
         self._peak_kb = 0
         self._stopped: StopCause | None = None
         self._loop = asyncio.get_running_loop()
@@ -83,6 +86,7 @@ class _Run:
             Frame.STREAM: lambda payload: listener.stream(payload.decode("utf-8", "replace")),
             Frame.PROGRESS: self._take_progress,
             Frame.PEAK: self._take_peak,
+            Frame.COMPILED: self._take_compiled,
         }
 
     async def run(self, job: bytes, *, until_answer: bool) -> Ended:
@@ -103,6 +107,7 @@ class _Run:
             exit=exit_,
             value=self._value,
             error=self._error,
+            compiled=self._compiled,
             protocol_error=self._child.protocol_error,
             stopped=self._stopped,
             tail=self._tap.tail.text(),
@@ -126,6 +131,11 @@ class _Run:
         take = self._on_frame.get(kind)
         if take is not None and self._value is None and self._error is None:
             take(payload)
+        self._heard = True
+
+    def _take_compiled(self, payload: bytes) -> None:
+        if not self._heard:
+            self._compiled = payload
 
     def _take_value(self, payload: bytes) -> None:
         self._value = payload

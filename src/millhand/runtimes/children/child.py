@@ -1,6 +1,11 @@
-"""What a child does between the fork and the job: close every door, then become what it was asked to be."""
+"""What a child does between the fork and the job: close every door, then become what it was asked to be.
+
+The zygote makes a plan of it before the fork, calls with their arguments, and the child goes down the list. A page that a
+child is the first to touch costs 3 µs, a hundred times what most of these calls cost, so it runs little code of its own.
+"""
 
 import _signal
+import ctypes
 import json
 import os
 import resource
@@ -9,11 +14,9 @@ import struct
 import kernel
 import tree
 
-IN, OUT, LOG = 3, 4, 2
+IN, OUT, LOG, GROUP = 3, 4, 2, 5  # descriptors; the last, if there is one, of the list of processes of a control group
 HEADER = struct.Struct("<IB")  # a frame's length after it, and kind
-LIMITS = struct.Struct(
-    "<QIIQ???I"
-)  # bytes in /tmp, processes, open files, bytes of data, network, init, rehearse, size of the body
+LIMITS = struct.Struct("<QIIQ?????")
 HIGHEST_FD = 127  # of the zygote
 COULD_NOT_START = 125
 _SIOCSIFFLAGS = 0x8914
@@ -23,65 +26,116 @@ READABLE = (
 DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/shm", "/dev/tty")
 
 
-class Request:
-    """What the first frame says: numbers, then, where it is not a plain Python job, a JSON object and the files one by one."""
+class House:
+    """What is the same for all children of a zygote."""
 
-    def __init__(self, payload):
-        numbers = LIMITS.unpack_from(payload)
-        (
-            self.tmp_bytes,
-            self.processes,
-            self.open_files,
-            self.data_bytes,
-            self.network,
-            self.init,
-            self.rehearse,
-            size,
-        ) = numbers
-        self.argv, self.env, self.files = (), {}, []
-        if size:
-            self._read_body(payload, LIMITS.size, LIMITS.size + size)
-
-    def _read_body(self, payload, start, at):
-        body = json.loads(payload[start:at])
-        self.argv, self.env = body["argv"], body["env"]
-        for name, length in body["files"]:
-            self.files.append((name, payload[at : at + length]))
-            at += length
-
-
-class Seat:
-    """Where the zygote puts a child: its kind of isolation, user, descriptors and, outside a sandbox, its folder."""
-
-    def __init__(self, mode, uid, fds, folder, readable, in_tmp):
-        self.mode, self.uid, self.fds, self.folder = mode, uid, fds, folder
-        self.readable = readable  # what of the machine it may see
-        self.in_tmp = in_tmp  # what of that lies in /tmp, which becomes its own
+    def __init__(self, mode, readable):
+        self.mode = mode
         self.sandboxed = mode in ("sandbox", "userns")
+        self.readable = readable  # what of the machine children may see
+        self.in_tmp = [path for path in readable if path.startswith("/tmp/") and os.path.exists(path)]
 
 
-def become(seat, run_python):
+class Plan:
+    """What a child does before its job: what it may and who it is not, then how it settles."""
+
+    def __init__(self, house, limits, *, uid, folder):
+        """limits: packed. uid: whom it becomes, or -1. folder: of the job; in a sandbox its own /tmp/job."""
+        numbers = LIMITS.unpack(limits)
+        self.tmp_bytes, self.processes, self.open_files, self.data_bytes = numbers[:4]
+        self.network, self.init, self.rehearse, self.program, self.grouped = numbers[4:]
+        self.house, self.folder = house, folder or "/tmp/job"
+        self.enter = [*self._close_doors(), *self._limit()]
+        self.settle = [*self._keep_rights(uid), *self._supervise(uid), *self._furnish()]
+
+    def _close_doors(self):
+        yield kernel.naming("millhand-job")
+        if self.grouped:
+            yield os.write, (GROUP, b"0")  # "0" stands for who writes it
+        yield os.closerange, (OUT + 1, HIGHEST_FD + 1)
+        yield os.setsid, ()
+        if self.house.sandboxed:
+            yield from self._enter_namespaces()
+
+    def _enter_namespaces(self):
+        flags = kernel.MS_NOSUID | kernel.MS_NODEV
+        yield kernel.call("unshare", kernel.NEWNS | kernel.NEWIPC | (0 if self.network else kernel.NEWNET))
+        yield kernel.mounting("proc", "/proc", "proc", flags | kernel.MS_NOEXEC)
+        options = "size=%d,nr_inodes=262144,mode=1777" % self.tmp_bytes
+        new_tmp = kernel.mounting("tmpfs", "/tmp", "tmpfs", flags, options)
+        yield (_mount_around, (new_tmp, self.house.in_tmp)) if self.house.in_tmp else new_tmp
+        if not self.network:
+            yield _raise_loopback, ()
+
+    def _limit(self):
+        if self.house.mode == "none":
+            return
+        yield _lowering(resource.RLIMIT_NPROC, self.processes)
+        yield _lowering(resource.RLIMIT_NOFILE, self.open_files)
+        if not self.house.sandboxed:
+            yield _lowering(resource.RLIMIT_FSIZE, self.tmp_bytes)
+        if self.data_bytes:
+            yield _lowering(resource.RLIMIT_DATA, self.data_bytes)
+
+    def _keep_rights(self, uid):
+        if uid < 0 and self.house.mode != "none":
+            yield kernel.drop_capabilities, ()
+        if self.house.sandboxed:
+            return  # the zygote is process 1 of its namespace: its end is ours
+        yield kernel.call("prctl", kernel.PR_SET_PDEATHSIG, _signal.SIGKILL, 0, 0, 0)
+        if self.house.mode == "process" and kernel.landlock_version():
+            yield kernel.landlock, ([*READABLE, *self.house.readable], [self.folder, *DEVICES])
+
+    def _supervise(self, uid):
+        if self.init or not self.house.sandboxed:
+            yield tree.supervise, (uid >= 0,)
+
+    def _furnish(self):
+        if self.house.sandboxed:
+            yield os.mkdir, ("/tmp/.shm", 0o1777)
+            yield os.mkdir, (self.folder, 0o700)
+        else:
+            yield _put_tmp_into, (os.environ, self.folder)
+        yield os.chdir, (self.folder,)
+        yield kernel.unblocking_signals()
+
+
+def become(plan, uid, run_python):
     """Turn this freshly forked process into the job. Never returns."""
     try:
-        kernel.libc.prctl(15, b"mh-job", 0, 0, 0)
-        _take_descriptors(seat.fds)
-        payload = read_frame(ord("B"))
-        if payload is None:
-            os._exit(0)
-        request = Request(payload)
-        if seat.sandboxed:
-            _enter_namespaces(seat, request)
-        _limit(seat, request)
-        _drop_rights(seat)
-        if request.init or not seat.sandboxed:
-            tree.supervise(own_user=seat.uid >= 0)
-        _settle(seat, request)
-        if request.argv:
-            _exec(seat, request)
+        _follow(plan.enter)
+        if uid >= 0:
+            _become_user(uid)
+        _follow(plan.settle)
+        if plan.program:
+            _exec(plan)
     except BaseException as error:
         write_frame("F", ("%s: %s" % (type(error).__name__, error)).encode())
         os._exit(COULD_NOT_START)
-    run_python(request.rehearse)
+    run_python(plan.rehearse)
+
+
+def _follow(steps):
+    for call, arguments in steps:
+        if call(*arguments) == -1:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), getattr(call, "__name__", ""))
+
+
+def _become_user(uid):
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    _follow(_DUMPABLE)
+
+
+_DUMPABLE = [kernel.call("prctl", kernel.PR_SET_DUMPABLE, 1, 0, 0, 0)]  # else its own /proc/self would be closed to it
+
+
+def rehearse():
+    """Go down a list that does nothing, in the zygote: the interpreter adapts its byte-code then, not in each child."""
+    for _ in range(20):
+        _follow([(os.getppid, ()), kernel.call("getppid")])
+        if os.getuid() == os.geteuid() == 0:
+            _become_user(0)
 
 
 def read_frame(kind):
@@ -128,28 +182,12 @@ def write(data):
             rest = rest[os.write(OUT, rest) :]
 
 
-def _take_descriptors(fds):
-    os.dup2(fds[0], IN)
-    os.dup2(fds[1], OUT)
-    os.dup2(fds[2], 1)
-    os.dup2(fds[2], 2)
-    if len(fds) > 3:
-        os.write(fds[3], b"0")  # cgroup.procs: put myself into the job's memory group
-    os.closerange(5, HIGHEST_FD + 1)
-    os.setsid()
-
-
-def _enter_namespaces(seat, request):
-    kernel.unshare(kernel.NEWNS | kernel.NEWIPC | (0 if request.network else kernel.NEWNET))
-    flags = kernel.MS_NOSUID | kernel.MS_NODEV
-    kernel.mount("proc", "/proc", "proc", flags | kernel.MS_NOEXEC)
-    shown = [(path, os.open(path, os.O_PATH)) for path in seat.in_tmp]
-    kernel.mount("tmpfs", "/tmp", "tmpfs", flags, "size=%d,nr_inodes=262144,mode=1777" % request.tmp_bytes)
+def _mount_around(new_tmp, paths):
+    """Mount a new /tmp and have these paths of the old one show in it."""
+    shown = [(path, os.open(path, os.O_PATH)) for path in paths]
+    _follow([new_tmp])
     for path, fd in shown:
         _show_again(path, fd)
-    if not request.network:
-        _raise_loopback()
-    seat.folder = "/tmp/job"
 
 
 def _show_again(path, fd):
@@ -173,25 +211,16 @@ def _raise_loopback():
     probe.close()
 
 
-def _limit(seat, request):
-    if seat.mode == "none":
-        return
-    _lower(resource.RLIMIT_NPROC, request.processes)
-    _lower(resource.RLIMIT_NOFILE, request.open_files)
-    if not seat.sandboxed:
-        _lower(resource.RLIMIT_FSIZE, request.tmp_bytes)
-    if request.data_bytes:
-        _lower(resource.RLIMIT_DATA, request.data_bytes)
-
-
-def _lower(which, value):
+def _lowering(which, value):
+    """Return the step that lowers a limit of this process, as far as it isn't lower already."""
     hard = resource.getrlimit(which)[1]
     value = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(which, (value, value))
+    return resource.setrlimit, (which, (value, value))
 
 
 def settle_zygote(mode):
     """Do in the zygote what its children inherit."""
+    _follow([kernel.naming("millhand-zygote")])
     with open("/proc/self/oom_score_adj", "w") as file:
         file.write("1000")  # jobs go before the worker does; a zygote is smaller than what makes memory run out
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -201,32 +230,9 @@ def settle_zygote(mode):
         os.setgroups([])
 
 
-def _drop_rights(seat):
-    if seat.uid >= 0:
-        for fd in (IN, OUT, LOG):  # so that it may open them anew by /proc/self/fd, as Deno does, and /dev/stderr
-            os.fchown(fd, seat.uid, seat.uid)
-        os.setresgid(seat.uid, seat.uid, seat.uid)
-        os.setresuid(seat.uid, seat.uid, seat.uid)
-        kernel.prctl(kernel.PR_SET_DUMPABLE, 1)  # else its own /proc/self would be closed to it
-    elif seat.mode != "none":
-        kernel.drop_capabilities()
-    if seat.sandboxed:
-        return  # the zygote is process 1 of its namespace: its end is ours
-    kernel.prctl(kernel.PR_SET_PDEATHSIG, _signal.SIGKILL)
-    if seat.mode == "process" and kernel.landlock_version():
-        kernel.landlock([*READABLE, *seat.readable], [seat.folder, *DEVICES])
-
-
-def _settle(seat, request):
-    if seat.sandboxed:
-        os.mkdir("/tmp/.shm", 0o1777)
-        os.mkdir(seat.folder, 0o700)
-    else:  # what it was told of /tmp is about its own folder
-        for env in (request.env, os.environ):
-            env.update({name: seat.folder for name, value in env.items() if value == "/tmp"})
-    os.chdir(seat.folder)
-    for name, data in request.files:
-        _place(name, data)
+def _put_tmp_into(env, folder):
+    """Have what is told of /tmp be about the job's own folder: outside a sandbox /tmp is everybody's."""
+    env.update({name: folder for name, value in env.items() if value == "/tmp"})
 
 
 def _place(name, data):
@@ -241,13 +247,23 @@ def _place(name, data):
     os.close(fd)
 
 
-def _exec(seat, request):
+def _exec(plan):
+    """Go on as a program: what the first frame says, a JSON object, then the files one by one."""
+    payload = read_frame(ord("B"))
+    if payload is None:
+        os._exit(0)
+    length, at = struct.unpack_from("<I", payload)[0], 4
+    order, at = json.loads(payload[at : at + length]), at + length
+    for name, size in order["files"]:
+        _place(name, payload[at : at + size])
+        at += size
+    if not plan.house.sandboxed:
+        _put_tmp_into(order["env"], plan.folder)
     for number in (_signal.SIGPIPE, _signal.SIGXFSZ, _signal.SIGINT, _signal.SIGTERM):
         _signal.signal(number, _signal.SIG_DFL)
-    _signal.pthread_sigmask(_signal.SIG_SETMASK, ())
     os.set_inheritable(IN, True)
     os.set_inheritable(OUT, True)
     try:
-        os.execvpe(request.argv[0], request.argv, request.env)
+        os.execvpe(order["argv"][0], order["argv"], order["env"])
     except FileNotFoundError:
-        raise FileNotFoundError("there is no program %s" % request.argv[0]) from None
+        raise FileNotFoundError("there is no program %s" % order["argv"][0]) from None

@@ -27,23 +27,20 @@ def arguments(function, given):
     code = getattr(target, "__code__", None)
     if code is None:
         return _arguments_by_signature(function, given)
-    n_named = code.co_argcount + code.co_kwonlyargcount
-    names = code.co_varnames[:n_named]
-    if getattr(target, "__self__", None) is not None:
-        names = names[1:]
+    n_positional, n_bound = code.co_argcount, getattr(target, "__self__", None) is not None
+    names = code.co_varnames[n_bound : n_positional + code.co_kwonlyargcount]
+    n_positional -= n_bound
     hints = getattr(target, "__annotations__", None) or {}
     scope = getattr(target, "__globals__", {})
-    defaulted = set(names[code.co_argcount - len(target.__defaults__ or ()) : code.co_argcount]) | set(
-        target.__kwdefaults__ or ()
-    )
-    values = {
-        name: _typed(given.get(name), hints.get(name), scope)
-        for name in names
-        if name in given or name not in defaulted
-    }
+    first_default = n_positional - len(target.__defaults__ or ())
+    defaulted = (*names[first_default:n_positional], *(target.__kwdefaults__ or ()))
+    values = {}
+    for name in names:
+        if name in given or name not in defaulted:
+            values[name] = _typed(given.get(name), hints.get(name), scope)
     if code.co_flags & _VAR_KEYWORD:
         values.update((name, value) for name, value in given.items() if name not in names)
-    positional = [values.pop(name) for name in names[: code.co_posonlyargcount] if name in values]
+    positional = [values.pop(name) for name in names[: max(code.co_posonlyargcount - n_bound, 0)] if name in values]
     return positional, values
 
 

@@ -11,7 +11,7 @@ NEWNS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x2
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT = 1, 2, 4, 8, 32
 MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
 MNT_DETACH = 2
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 36, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 1, 4, 15, 36, 38
 
 # System calls since 424 have the same number on every architecture.
 _SYS_MOUNT_SETATTR = 442
@@ -59,6 +59,30 @@ def make_readonly(path):
     target = path.encode()
     if libc.syscall(_SYS_MOUNT_SETATTR, _AT_FDCWD, target, _AT_RECURSIVE, attributes, ctypes.sizeof(attributes)) == -1:
         mount(None, path, None, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NODEV)
+
+
+_quick = ctypes.PyDLL(None, use_errno=True)  # there is one thread: nobody to let run meanwhile
+
+
+def call(name, *numbers):
+    """Return a function of the C library and its arguments, ready to be called by a child; -1 means that it failed."""
+    return getattr(_quick, name), tuple([ctypes.c_ulong(number) for number in numbers])
+
+
+def mounting(source, target, kind, flags, data=None):
+    """Return the call of mount(2), as `call` does."""
+    source, target, kind, data = [ctypes.c_char_p(text and text.encode()) for text in (source, target, kind, data)]
+    return _quick.mount, (source, target, kind, ctypes.c_ulong(flags), data)
+
+
+def naming(name):
+    """Return the call that names this process, for those who look at lists of processes; as `call` does."""
+    return _quick.prctl, (ctypes.c_int(PR_SET_NAME), ctypes.c_char_p(name.encode()), None, None, None)
+
+
+def unblocking_signals():
+    """Return the call that unblocks all signals, as `call` does."""
+    return _quick.sigprocmask, (ctypes.c_int(2), _signals(), None)
 
 
 def drop_capabilities():
@@ -121,10 +145,14 @@ def _filter(calls):
 
 def block_signal(number):
     """Block a signal and return a descriptor that becomes readable when one is pending."""
-    words = ctypes.c_ulong * (128 // ctypes.sizeof(ctypes.c_ulong))
-    mask = words(1 << (number - 1))
+    mask = _signals(number)
     check(libc.sigprocmask(0, mask, None), "sigprocmask")
     return check(libc.signalfd(-1, mask, 0o2000000), "signalfd")
+
+
+def _signals(*numbers):
+    words = ctypes.c_ulong * (128 // ctypes.sizeof(ctypes.c_ulong))
+    return words(sum([1 << (number - 1) for number in numbers]))
 
 
 def landlock_version():

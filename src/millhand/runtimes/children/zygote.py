@@ -1,17 +1,21 @@
 """A tiny, single-threaded interpreter that forks jobs: `python -I -S zygote.py FD`, where FD is a SEQPACKET socket to the host.
 
 The host's first message is the set-up (JSON), answered by {"ready": ...} or {"refused": why}. Then it sends requests:
-    S id uid   fork a child; with the message come its descriptors: channel in, channel out, log, and maybe a memory group
-    K id n     send signal n to a child
+    S id uid limits   fork a child (see child.py for the limits); with the message come its descriptors, see below
+    K id n            send signal n to a child
 and hears of ended children, several in one message: id, wait status (or minus an errno), peak memory in kB; and of
 started ones that have no user of their own: id, STARTED, pid.
 
 It never sees a job's code, environment or arguments: those go through the child's own channel. It loads little and runs
 no event loop, because every page and mapping it has makes each fork slower. When the host is gone it ends all children.
+
+It keeps descriptors 1 to 5 free. The kernel gives those that come with a message the lowest free numbers, so they have
+their place when they arrive: log, log again, channel in, channel out, and maybe the list of processes of a memory group.
 """
 
 import _signal
 import _socket
+import fcntl
 import gc
 import json
 import os
@@ -30,27 +34,29 @@ import tree
 REQUEST = struct.Struct("<cIi")
 NEWS = struct.Struct("<IiQ")
 STARTED = -(1 << 31)
+LOWEST_FD = 64  # of its own
+MOST_PLANS = 64
 
 
 class Zygote:
-    """Forks children into their seats and reaps them."""
+    """Forks children and reaps them."""
 
     def __init__(self, channel, setup):
-        self.channel, self.mode = channel, setup["mode"]
-        self.sandboxes = self.mode in ("sandbox", "userns")
-        self.folders, self.readable, self.in_tmp = setup["folders"], setup["readonly"], setup["in_tmp"]
+        self.channel = channel
+        self.house = child.House(setup["mode"], setup["readonly"])
+        self.folders, self.own_pids = setup["folders"], setup["own_pids"]
         self.serve = python_main.Server(setup["path_files"]).serve
-        self.ids = {}  # of running children, by pid
-        self.pids = {}  # and the other way round
-        self.users = {}
-        self.own_pids = setup["own_pids"]
+        self.plans = {}  # of children in a sandbox, by limits
+        self.running = {}  # child id and user, by pid
+        self.pids = {}  # by child id
 
     def run(self):
         """Serve until the host is gone."""
-        ended = kernel.block_signal(_signal.SIGCHLD)
+        ended = high(kernel.block_signal(_signal.SIGCHLD))
         poll = select.poll()
         poll.register(self.channel.fileno(), select.POLLIN)
         poll.register(ended, select.POLLIN)
+        os.closerange(1, LOWEST_FD)
         while True:
             for fd, _ in poll.poll():
                 if fd == ended:
@@ -60,36 +66,42 @@ class Zygote:
                     return
 
     def _serve_one(self):
-        message, ancillary, _, _ = self.channel.recvmsg(64, 64)
+        message, _, _, _ = self.channel.recvmsg(64, 64)
         if not message:
             return False
-        operation, child_id, number = REQUEST.unpack(message)
+        operation, child_id, number = REQUEST.unpack_from(message)
         if operation == b"S":
-            fds = struct.unpack("%di" % (len(ancillary[0][2]) // 4), ancillary[0][2])
-            self._fork(child_id, number, fds)
-            for fd in fds:
-                os.close(fd)
+            self._fork(child_id, number, message[REQUEST.size :])
+            os.closerange(1, child.GROUP + 1)
         elif child_id in self.pids:
             self._signal(self.pids[child_id], number)
         return True
 
-    def _fork(self, child_id, uid, fds):
-        folder = None if self.sandboxes else self._make_folder(child_id, uid)
+    def _fork(self, child_id, uid, limits):
+        plan = self._plan(child_id, uid, limits)
         try:
             pid = self._fork_process()
         except OSError as error:
             self.channel.send(NEWS.pack(child_id, -error.errno, 0))
             return
         if pid == 0:
-            seat = child.Seat(self.mode, uid, fds, folder, self.readable, self.in_tmp)
-            child.become(seat, self.serve)
-        self.ids[pid], self.pids[child_id], self.users[pid] = child_id, pid, uid
+            child.become(plan, uid, self.serve)
+        self.running[pid], self.pids[child_id] = (child_id, uid), pid
         if uid < 0:
             self.channel.send(NEWS.pack(child_id, STARTED, pid))
 
+    def _plan(self, child_id, uid, limits):
+        if not self.house.sandboxed:
+            return child.Plan(self.house, limits, uid=uid, folder=self._make_folder(child_id, uid))
+        if (limits, uid < 0) not in self.plans:
+            if len(self.plans) >= MOST_PLANS:
+                self.plans.clear()
+            self.plans[limits, uid < 0] = child.Plan(self.house, limits, uid=uid, folder=None)
+        return self.plans[limits, uid < 0]
+
     def _fork_process(self):
         """Fork, in a sandbox as process 1 of a new PID namespace: cheaper than clone(2) into it by hand, and no less exact."""
-        if not self.sandboxes:
+        if not self.house.sandboxed:
             return os.fork()
         kernel.unshare(kernel.NEWPID)
         pid = -1
@@ -108,30 +120,29 @@ class Zygote:
         return folder
 
     def _signal(self, pid, number):
-        if number == _signal.SIGKILL and not self.sandboxes:
-            tree.end(pid, self.users[pid])
+        if number == _signal.SIGKILL and not self.house.sandboxed:
+            tree.end(pid, self.running[pid][1])
         else:
             os.kill(pid, number)
 
     def _reap(self):
         records = []
-        while self.ids:
+        while self.running:
             pid, status, usage = os.wait4(-1, os.WNOHANG)
             if pid == 0:
                 break
-            child_id = self.ids.pop(pid, None)
+            child_id, uid = self.running.pop(pid, (None, -1))
             if child_id is None:
                 continue
             del self.pids[child_id]
-            uid = self.users.pop(pid)
-            if not self.sandboxes:
-                tree.end(pid, uid) if uid >= 0 else tree.end_strays(self.ids)
+            if not self.house.sandboxed:
+                tree.end(pid, uid) if uid >= 0 else tree.end_strays(self.running)
             records.append(NEWS.pack(child_id, status, usage.ru_maxrss))
         if records:
             self.channel.send(b"".join(records))
 
     def end_all(self):
-        for pid in list(self.ids):
+        for pid in list(self.running):
             self._signal(pid, _signal.SIGKILL)
 
 
@@ -151,7 +162,7 @@ def enter(setup):
         setup["own_pids"] = None
         return
     _become_first_process()
-    setup["own_pids"] = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    setup["own_pids"] = high(os.open("/proc/self/ns/pid", os.O_RDONLY))
     if setup["mode"] == "userns":
         kernel.mount("proc", "/proc", "proc", kernel.MS_NOSUID | kernel.MS_NODEV | kernel.MS_NOEXEC)
     root.build(setup["root"], setup["readonly"], setup["hidden"], setup["uids"], setup["mode"] == "userns")
@@ -209,14 +220,10 @@ def preload(names):
 
 
 def main():
-    kernel.libc.prctl(15, b"mh-zygote", 0, 0, 0)
-    first = _socket.socket(fileno=int(sys.argv[1]))
-    channel = _socket.socket(fileno=_high(first.detach()))
-    for fd in (3, 4):  # so that descriptors that come with requests are never these
-        os.dup2(0, fd)
+    channel = _socket.socket(fileno=high(int(sys.argv[1])))
+    complaints = high(os.dup(2))
     setup = json.loads(channel.recv(1 << 20))
     setup["readonly"] = [*own_prefixes(), *setup["readonly"], *setup["site_dirs"]]
-    setup["in_tmp"] = [path for path in setup["readonly"] if path.startswith("/tmp/") and os.path.exists(path)]
     os.environ.clear()
     os.environ.update(setup["env"])
     try:
@@ -226,10 +233,12 @@ def main():
         load_path(setup["site_dirs"])
         preload(setup["preload"])
         zygote = Zygote(channel, setup)
+        child.rehearse()
     except OSError as error:
         channel.send(json.dumps({"refused": "%s: %s" % (type(error).__name__, error)}).encode())
         return
     gc.collect()
+    kernel.libc.malloc_trim(0)
     gc.freeze()
     gc.disable()
     channel.send(json.dumps({"ready": True, "lacks": lacks}).encode())
@@ -237,15 +246,17 @@ def main():
         zygote.run()
     except (BrokenPipeError, ConnectionResetError):
         pass  # the host is gone
+    except BaseException:
+        os.dup2(complaints, 2)
+        raise
     zygote.end_all()
 
 
-def _high(fd):
-    import fcntl
-
-    high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64)
+def high(fd):
+    """Move a descriptor out of the way of those that children need."""
+    moved = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, LOWEST_FD)
     os.close(fd)
-    return high
+    return moved
 
 
 if __name__ == "__main__":
