@@ -126,6 +126,10 @@ class Stop:
         if self.cause is not None:
             callback(self.cause)
 
+    def disarm(self) -> None:
+        """Call nobody back until armed again."""
+        self._callback = None
+
 
 class Runtime(Protocol):
     """Runs code of one or more languages."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from itertools import accumulate
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import HistogramMetricFamily
@@ -42,8 +43,8 @@ class WorkerMetrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         self.registry = registry or CollectorRegistry()
-        self.started = Counter("millhand_jobs_started", "Jobs started, by tag.", ["tag"], registry=self.registry)
-        self.completed = Counter(
+        self._started = Counter("millhand_jobs_started", "Jobs started, by tag.", ["tag"], registry=self.registry)
+        self._completed = Counter(
             "millhand_jobs_completed", "Jobs ended, by tag and status.", ["tag", "status"], registry=self.registry
         )
         self.queue_wait = BatchHistogram(
@@ -53,12 +54,32 @@ class WorkerMetrics:
         self.claim = Histogram(
             "millhand_claim_seconds", "How long a claim took.", buckets=_WAITS_S, registry=self.registry
         )
-        self.run = Histogram(
+        self._run = Histogram(
             "millhand_run_seconds", "How long jobs ran, by tag.", ["tag"], buckets=_WAITS_S, registry=self.registry
         )
         self.source_errors = Counter("millhand_source_errors", "Claims that failed.", registry=self.registry)
         self._busy = Gauge("millhand_workers_busy", "Workers that run a job.", registry=self.registry)
         self._workers = Gauge("millhand_workers", "Workers of this host.", registry=self.registry)
+
+        self._kept: dict[tuple[Any, ...], Any] = {}  # `labels` takes 40 µs, a tenth of what a job costs its host
+
+    def started(self, tag: str, n_jobs: int) -> None:
+        """Count jobs that were started."""
+        self._labelled(self._started, tag).inc(n_jobs)
+
+    def ran(self, tag: str, seconds: float) -> None:
+        """Note how long a job ran."""
+        self._labelled(self._run, tag).observe(seconds)
+
+    def completed(self, tag: str, status: str, n_jobs: int = 1) -> None:
+        """Count jobs that ended."""
+        self._labelled(self._completed, tag, status).inc(n_jobs)
+
+    def _labelled(self, metric: Counter | Histogram, *labels: str) -> Any:
+        key = (metric, *labels)
+        if key not in self._kept:
+            self._kept[key] = metric.labels(*labels)
+        return self._kept[key]
 
     def watch(self, *, n_workers: int, n_busy: Callable[[], int]) -> None:
         """Show how many workers there are and, whenever asked, how many are busy."""

@@ -220,7 +220,7 @@ class Session:
 
     def _freed(self, attempt: Attempt) -> None:
         self._roster.end(attempt.job)
-        self._metrics.run.labels(attempt.job.tag).observe(self._clock.monotonic() - attempt.began)
+        self._metrics.ran(attempt.job.tag, self._clock.monotonic() - attempt.began)
         self._end_if_exhausted()
         self._loop.freed()
 
@@ -236,7 +236,7 @@ class Session:
         del self._attempts[job.id]
         if attempt.report is not None:
             self._reporter.put([attempt.report])
-            self._metrics.completed.labels(job.tag, attempt.report.status).inc()
+            self._metrics.completed(job.tag, attempt.report.status)
         elif attempt.stop.cause is StopCause.SHUTDOWN:
             self._reporter.give_back(job.id, job.attempt, why=_SHUTDOWN)
         else:
@@ -290,13 +290,13 @@ class Session:
 
     def _count_started(self, jobs: Sequence[ClaimedJob]) -> None:
         for tag, n_jobs in Counter(job.tag for job in jobs).items():
-            self._metrics.started.labels(tag).inc(n_jobs)
+            self._metrics.started(tag, n_jobs)
         self._metrics.queue_wait.observe_all([(job.started_at - job.scheduled_for).total_seconds() for job in jobs])
 
     def _count_ended(self, jobs: Sequence[ClaimedJob], reports: Sequence[Report]) -> None:
         tags = {job.id: job.tag for job in jobs}
         for (tag, status), n_jobs in Counter((tags[report.job_id], report.status) for report in reports).items():
-            self._metrics.completed.labels(tag, status).inc(n_jobs)
+            self._metrics.completed(tag, status, n_jobs)
 
 
 def _names(settings: WorkerSettings, hostname: str) -> tuple[str, ...]:
