@@ -34,7 +34,7 @@ async def get_update(
     get_progress: FromQuery[bool] = False,
     no_logs: FromQuery[bool] = False,
 ) -> JobUpdate:
-    """Return what is new about a job, waiting up to 0.4 s for it. With log_offset, the end is told after all of the log."""
+    """Return what is new about a job, waiting up to 0.4 s for it; its end after all of a log read by log_offset."""
     position = Position(
         running=running,
         log_offset=_offset("log_offset", log_offset or 0),
