@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from millhand.store.migrate import migrate
+from tests.support.object_storage import S3Server
 from tests.support.postgres import Administrator, PostgresServer
 
 TEMPLATE = "millhand_template"
@@ -50,3 +51,22 @@ def database_url(postgres_server: PostgresServer, postgres_admin: Administrator)
     postgres_admin.execute(f"create database {name} template {TEMPLATE}")
     yield postgres_server.url(name)
     postgres_admin.execute(f"drop database {name} with (force)")
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """Start the S3 server that all tests of this process share."""
+    server = S3Server()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.stop()
+
+
+@pytest.fixture
+def s3_environment(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> S3Server:
+    """Have the library find the S3 server by the usual variables."""
+    for name, value in s3_server.environment.items():
+        monkeypatch.setenv(name, value)
+    return s3_server

@@ -88,6 +88,7 @@ def test_bad_usage_exits_2(arguments, says, tmp_path):
         (("jobs",), {"MILLHAND_URL": "nonsense", "MILLHAND_TOKEN": "x"}, "is no address of a server"),
         (("migrate",), {"DATABASE_URL": "postgresql://127.0.0.1:1/x"}, "can't migrate"),
         (("migrate",), {"DATABASE_URL": "nonsense"}, "can't migrate"),
+        (("server",), {"DATABASE_URL": "nonsense", "MILLHAND_OBJECT_STORE": "s3:/logs"}, "give s3://BUCKET/PREFIX"),
     ],
 )
 def test_what_can_not_be_done_exits_1(arguments, environment, says, tmp_path):

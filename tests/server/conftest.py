@@ -18,6 +18,7 @@ import uvicorn
 
 from millhand.core import credentials
 from millhand.core.job import ClaimedJob, JobStatus, LogChunk, Report
+from millhand.core.objects import Objects
 from millhand.core.people import Member
 from millhand.core.worker import HostInfo
 from millhand.server.app import create_app
@@ -94,11 +95,11 @@ class Api:
 
 
 @contextlib.asynccontextmanager
-async def serving(database_url: str, settings: ServerSettings) -> AsyncIterator[str]:
+async def serving(database_url: str, settings: ServerSettings, objects: Objects | None = None) -> AsyncIterator[str]:
     """Serve the application on a socket of its own."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
-        app = create_app(Database(database_url, application_name="server", max_size=6), settings)
+        app = create_app(Database(database_url, application_name="server", max_size=6), settings, objects=objects)
         config = uvicorn.Config(
             app, lifespan="on", log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=1
         )
@@ -134,11 +135,19 @@ def settings() -> ServerSettings:
 
 
 @pytest.fixture
-async def api(database_url: str, database: Database, settings: ServerSettings) -> AsyncIterator[Api]:
+def objects() -> Objects | None:
+    """Return the object storage of the server; tests override it."""
+    return None
+
+
+@pytest.fixture
+async def api(
+    database_url: str, database: Database, settings: ServerSettings, objects: Objects | None
+) -> AsyncIterator[Api]:
     """Return a running server."""
     first = await people.bootstrap(database, password="correct horse")
     assert first is not None
-    async with serving(database_url, settings) as url:
+    async with serving(database_url, settings, objects) as url:
         running = Api(url, database, first.token)
         yield running
         await running.close()

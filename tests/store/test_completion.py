@@ -192,7 +192,8 @@ async def test_an_awaited_result_is_erased_when_delivered(database, host):
     await complete(database, host, [report(job, delete_after_use=True) for job in (delivered, forgotten)])
     assert tuple(await left(database, delivered)) == (b"null", b'{"a": 1}', 0)
 
-    await completion.erase(database, [delivered.id])
+    async with database.transaction() as connection:
+        await completion.erase(connection, [delivered.id])
     assert tuple(await left(database, delivered)) == (None, None, 0)
     assert await completion.erase_undelivered(database, older_than_s=60) == 0
     later = await database.fetchval("select now() + interval '61 s'")

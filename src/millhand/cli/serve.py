@@ -20,6 +20,7 @@ from millhand.cli.schema import database_url, wait_for_database
 from millhand.cli.sockets import BACKLOG, open_socket
 from millhand.cli.usage import UsageError
 from millhand.core.errors import MillhandError
+from millhand.core.objects import Objects
 from millhand.duties.run import Duties, DutySettings
 from millhand.server.app import create_app
 from millhand.server.settings import ServerSettings
@@ -38,9 +39,15 @@ def serve() -> None:
     url = database_url(environment)
     settings = ServerSettings.from_environment(environment)
     duties = _duty_settings(environment)
+    objects = _objects(settings, environment)
     listening = _listening()
     config = uvicorn.Config(
-        create_app(_database(url, settings), settings, beside=(lambda database: Duties(database, duties),)),
+        create_app(
+            _database(url, settings),
+            settings,
+            objects=objects,
+            beside=(lambda database: Duties(database, duties, objects=objects),),
+        ),
         loop="uvloop",
         http="httptools",
         ws="none",
@@ -84,6 +91,15 @@ class _Server(uvicorn.Server):
 
 def _database(url: str, settings: ServerSettings) -> Database:
     return Database(url, application_name="millhand server", min_size=2, max_size=settings.pool_size)
+
+
+def _objects(settings: ServerSettings, environment: Mapping[str, str]) -> Objects | None:
+    """Return the object storage for large logs, where there is one; raises MillhandError for a URL that names none."""
+    if settings.object_store is None:
+        return None
+    from millhand.store.objects import open_store  # its library takes 40 ms to load
+
+    return open_store(settings.object_store, environment)
 
 
 def _duty_settings(environment: Mapping[str, str]) -> DutySettings:

@@ -52,7 +52,7 @@ def _stream(api: Api, job_id: str, say: Callable[[str], None], waiting: _Waiting
                 lost = 0
                 if text := event.get("new_logs"):
                     say(text)
-                    offset += len(text.encode("utf-16-le")) // 2
+                    offset = event["log_offset"]
                 if waiting is not None and (event.get("running") or event.get("completed")):
                     waiting.over.set()
                 if event.get("completed"):

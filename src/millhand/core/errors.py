@@ -45,3 +45,11 @@ class LockFailedError(MillhandError):
 
 class RuntimeUnavailableError(MillhandError):
     """A language's runtime is not installed on this worker; the message says how to install it."""
+
+
+class ObjectStoreError(MillhandError):
+    """Object storage can't be reached, refuses, or is not set; what is in it can't be had now (HTTP 503)."""
+
+
+class ObjectMissingError(ObjectStoreError):
+    """Object storage answers and does not have, or has otherwise, what the database says is there (HTTP 502)."""

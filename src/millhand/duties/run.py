@@ -11,11 +11,14 @@ from typing import Any, Self
 import msgspec
 import structlog
 
+from millhand.core.errors import ObjectStoreError
 from millhand.core.job import MAX_ATTEMPTS_LOST
+from millhand.core.objects import Objects
 from millhand.duties.expiry import delete_expired
 from millhand.duties.promotion import promote_due_jobs
 from millhand.duties.rescue import rescue_lost_jobs
 from millhand.duties.retention import drop_old_jobs, make_partitions
+from millhand.duties.spill import delete_doomed_objects, spill_logs
 from millhand.store.leader import try_to_lead
 from millhand.store.notify import Notifier
 from millhand.store.pool import CONNECTION_ERRORS, Database, backoff_s
@@ -32,6 +35,7 @@ class DutySettings(msgspec.Struct, frozen=True, kw_only=True):
     partitions_every_s: float = 3600.0
     retention_every_s: float = 600.0
     retention_s: float = 30 * 86_400.0  # how long ended jobs are kept (JOB_RETENTION_SECS)
+    spill_every_s: float = 10.0  # a look that finds nothing takes about a millisecond
     restart_lost: bool = True  # whether lost jobs run again (RESTART_ZOMBIE_JOBS)
     max_lost: int = MAX_ATTEMPTS_LOST
     lead_every_s: float = 5.0  # how often the others try to take over, and the leader makes sure
@@ -48,8 +52,12 @@ class Duty(msgspec.Struct, frozen=True, kw_only=True):
 class Duties:
     """The duties of one server, as a context: done while it leads, waiting for its turn otherwise."""
 
-    def __init__(self, database: Database, settings: DutySettings | None = None) -> None:
+    def __init__(
+        self, database: Database, settings: DutySettings | None = None, *, objects: Objects | None = None
+    ) -> None:
         self._database = database
+        self._objects = objects
+        self._checked = False
         self._settings = settings or DutySettings()
         self._notifier = Notifier(database)
         self._task: asyncio.Task[None] | None = None
@@ -121,7 +129,26 @@ class Duties:
                 do=lambda: drop_old_jobs(database, retention_s=settings.retention_s),
             ),
             Duty(name="expiry", every_s=settings.expiry_every_s, do=lambda: delete_expired(database)),
+            *(() if self._objects is None else self._duties_of(self._objects)),
         ]
+
+    def _duties_of(self, objects: Objects) -> list[Duty]:
+        database, settings = self._database, self._settings
+        return [
+            Duty(name="spill", every_s=settings.spill_every_s, do=lambda: self._spill(objects)),
+            Duty(
+                name="objects",
+                every_s=settings.expiry_every_s,
+                do=lambda: delete_doomed_objects(database, objects, retention_s=settings.retention_s),
+            ),
+        ]
+
+    async def _spill(self, objects: Objects) -> None:
+        if not self._checked:  # who set it up wants to know now, not when the first log is large
+            await objects.check()
+            self._checked = True
+            log.info("objects.ready")
+        await spill_logs(self._database, objects)
 
 
 async def _repeat(duty: Duty) -> None:
@@ -129,7 +156,7 @@ async def _repeat(duty: Duty) -> None:
     while True:
         try:
             await duty.do()
-        except CONNECTION_ERRORS as error:
+        except (*CONNECTION_ERRORS, ObjectStoreError) as error:
             log.warning("duty.postponed", duty=duty.name, error=str(error))
         except Exception:
             log.exception("duty.failed", duty=duty.name)

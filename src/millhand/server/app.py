@@ -15,6 +15,7 @@ from litestar.types import ASGIApp, ControllerRouterHandler
 import millhand
 from millhand.core.clock import Clock, SystemClock
 from millhand.core.job import MAX_JSON_BYTES
+from millhand.core.objects import Objects
 from millhand.server.auth import Authenticator, LoginLimiter
 from millhand.server.errors import handlers
 from millhand.server.hub import Hub
@@ -35,10 +36,16 @@ _BODY_EXTRA_BYTES = 1024 * 1024  # a preview carries code beside its arguments
 
 
 def create_app(
-    database: Database, settings: ServerSettings, *, beside: Sequence[Beside] = (), clock: Clock | None = None
+    database: Database,
+    settings: ServerSettings,
+    *,
+    objects: Objects | None = None,
+    beside: Sequence[Beside] = (),
+    clock: Clock | None = None,
 ) -> Litestar:
     """Return the application; it opens the database and checks the schema when it is started.
 
+    `objects` is the object storage where old parts of large logs are, if any.
     `beside` are makers of what runs along with it on the same database: the duties, where this process does them.
     """
     metrics = Metrics()
@@ -49,7 +56,7 @@ def create_app(
     api = Router("/api", route_handlers=_routes(), guards=[signed_in])
     app = Litestar(
         [api, health.metrics],
-        lifespan=[_lifespan(database, settings, beside, clock or SystemClock())],
+        lifespan=[_lifespan(database, settings, objects, beside, clock or SystemClock())],
         middleware=[observed],
         exception_handlers=handlers(),
         request_class=ApiRequest,
@@ -77,12 +84,12 @@ def _routes() -> list[ControllerRouterHandler]:
 
 
 def _lifespan(
-    database: Database, settings: ServerSettings, beside: Sequence[Beside], clock: Clock
+    database: Database, settings: ServerSettings, objects: Objects | None, beside: Sequence[Beside], clock: Clock
 ) -> Callable[[Litestar], contextlib.AbstractAsyncContextManager[None]]:
     @contextlib.asynccontextmanager
     async def running(app: Litestar) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as stack:
-            app.state.services = await _start(stack, database, settings, clock)
+            app.state.services = await _start(stack, database, settings, objects, clock)
             for part in beside:
                 await stack.enter_async_context(part(database))
             yield
@@ -91,7 +98,11 @@ def _lifespan(
 
 
 async def _start(
-    stack: contextlib.AsyncExitStack, database: Database, settings: ServerSettings, clock: Clock
+    stack: contextlib.AsyncExitStack,
+    database: Database,
+    settings: ServerSettings,
+    objects: Objects | None,
+    clock: Clock,
 ) -> Services:
     await stack.enter_async_context(database)
     await migrate.check_schema(database)
@@ -102,6 +113,7 @@ async def _start(
     return Services(
         settings=settings,
         database=database,
+        objects=objects,
         notifier=notifier,
         hub=hub,
         pusher=Pusher(database, notifier),

@@ -21,6 +21,8 @@ from millhand.core.errors import (
     MillhandError,
     NotAuthenticatedError,
     NotFoundError,
+    ObjectMissingError,
+    ObjectStoreError,
     PermissionDeniedError,
     TooLargeError,
 )
@@ -38,6 +40,8 @@ _STATUSES: tuple[tuple[type[MillhandError], int, str], ...] = (
     (NotFoundError, 404, "Not found"),
     (ConflictError, 409, "Conflict"),
     (TooLargeError, 413, "Too large"),
+    (ObjectMissingError, 502, "Bad gateway"),
+    (ObjectStoreError, 503, "Unavailable"),
 )
 
 

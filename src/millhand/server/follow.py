@@ -9,7 +9,8 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET
 
-from millhand.core.errors import NotFoundError
+from millhand.core.errors import NotFoundError, ObjectStoreError
+from millhand.core.objects import Objects
 from millhand.server.hub import Hub, Watcher
 from millhand.server.payloads import JobUpdate, job_payload
 from millhand.store import jobs, logs, results
@@ -17,6 +18,10 @@ from millhand.store.pool import Database
 
 LONG_POLL_S = 0.4  # a client that asks in a tight loop is answered this much later where nothing is new
 LOOK_S = 1.0  # notifications are hints: while streaming, look this often without one
+PART_UNITS = 4 * 1024 * 1024  # of a log in one update; the rest comes with the next ones
+UNREACHABLE = (
+    "[the log up to here is in object storage, which can't be read right now; get_logs has it when it is back]\n"
+)
 QUIET_S = 5.0  # after this long without news, a stream says that it is alive
 
 _encode = msgspec.json.Encoder().encode
@@ -31,20 +36,28 @@ class Position(msgspec.Struct, kw_only=True):
     progress: int | None = None
     mem_peak: int | None = None
     with_logs: bool = True
+    by_offset: bool = True  # it will ask for the rest of a log that comes in parts
     with_progress: bool = False
 
 
 class Follower:
-    """Follows one job for one client."""
+    """Follows one job for one client. A large log comes in parts, and the job's end is told with the last of them."""
 
-    def __init__(self, database: Database, *, workspace_id: str, job_id: UUID, position: Position) -> None:
+    def __init__(
+        self, database: Database, objects: Objects | None, *, workspace_id: str, job_id: UUID, position: Position
+    ) -> None:
         self._database = database
+        self._objects = objects
         self._workspace_id = workspace_id
         self._job_id = job_id
         self._position = position
+        self._more = False  # whether the last update left out some of the log
+        self._streams = False  # whether what can't be read is left out with a note: a stream has no other way to say it
 
     async def news(self) -> tuple[JobUpdate, bool]:
-        """Return what is new, and whether that is anything; moves the position on. Raises NotFoundError.
+        """Return what is new, and whether that is anything; moves the position on.
+
+        Raises NotFoundError, and ObjectStoreError where old parts of the log can't be had.
 
         The state is read before the log: who is told that a job has ended has all of its log.
         """
@@ -55,12 +68,12 @@ class Follower:
             await jobs.await_job(self._database, self._job_id)
         at = self._position
         text, piece = await self._read()
-        ended = now.completed
+        ended = now.completed and not (self._more and at.by_offset)
         turned = now.running != at.running if at.running is not None else now.running
         progressed = at.with_progress and now.progress is not None and now.progress != at.progress
         at.running, at.progress, at.mem_peak = now.running, now.progress, now.memory_peak_kb
         update = JobUpdate(
-            running=now.running if turned and not ended else UNSET,
+            running=now.running if turned and not now.completed else UNSET,
             completed=True if ended else UNSET,
             new_logs=text or UNSET,
             log_offset=at.log_offset,
@@ -74,9 +87,24 @@ class Follower:
     async def _read(self) -> tuple[str, str]:
         at, text = self._position, ""
         if at.with_logs:
-            text, at.log_offset = await logs.read(self._database, self._job_id, offset=at.log_offset)
+            text = await self._read_log()
         piece, at.stream_offset = await logs.read_stream(self._database, self._job_id, offset=at.stream_offset)
         return text, piece
+
+    async def _read_log(self) -> str:
+        at, database = self._position, self._database
+        try:
+            text, reached = await logs.read(
+                database, self._job_id, offset=at.log_offset, at_most=PART_UNITS, objects=self._objects
+            )
+        except ObjectStoreError:
+            if not self._streams:
+                raise
+            text, start = await logs.read_kept(database, self._job_id)
+            text, reached = UNREACHABLE + text, max(start + logs.utf16_length(text), at.log_offset)
+        self._more = reached - at.log_offset >= PART_UNITS
+        at.log_offset = reached
+        return text
 
     async def next_update(self, watcher: Watcher) -> JobUpdate:
         """Return what is new, waiting a moment for it where nothing is."""
@@ -90,6 +118,7 @@ class Follower:
 
     async def events(self, hub: Hub, *, lasting_s: float, only_result: bool) -> AsyncIterator[bytes]:
         """Yield server-sent events until the job has ended or the time is over: the client then comes back."""
+        self._streams = True
         deadline, told_at = time.monotonic() + lasting_s, time.monotonic()
         with hub.watching(self._job_id) as watcher:
             while True:
@@ -109,7 +138,8 @@ class Follower:
                 if time.monotonic() - told_at > QUIET_S:
                     yield _event({"type": "ping"})
                     told_at = time.monotonic()
-                await watcher.wait(min(LOOK_S, max(deadline - time.monotonic(), 0)))
+                if not self._more:
+                    await watcher.wait(min(LOOK_S, max(deadline - time.monotonic(), 0)))
 
     async def _update_event(self, update: JobUpdate, *, only_result: bool) -> bytes:
         fields = {"type": "update", **msgspec.to_builtins(update)}

@@ -12,6 +12,7 @@ from litestar.handlers import BaseRouteHandler
 
 from millhand.core.clock import Clock
 from millhand.core.errors import BadRequestError, NotAuthenticatedError, PermissionDeniedError
+from millhand.core.objects import Objects
 from millhand.core.people import Identity, Member
 from millhand.server.auth import Authenticator, LoginLimiter
 from millhand.server.hub import Hub
@@ -31,6 +32,7 @@ class Services(msgspec.Struct, frozen=True, kw_only=True):
 
     settings: ServerSettings
     database: Database
+    objects: Objects | None  # where old parts of large logs are
     notifier: Notifier
     hub: Hub
     pusher: Pusher

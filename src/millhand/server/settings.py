@@ -23,6 +23,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     session_s: float = 30 * 86_400.0  # SESSION_DURATION_SECS: how long a login lasts
     token_cache_s: float = 5.0  # how long a token is trusted without asking the database again
     pool_size: int = 12  # DATABASE_CONNECTIONS
+    object_store: str | None = None  # MILLHAND_OBJECT_STORE: the URL of where large logs go
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> ServerSettings:
@@ -36,6 +37,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
             queue_limit=_limit(environment, "QUEUE_LIMIT_WAIT_RESULT"),
             secure_cookies=environment.get("SECURE_COOKIES", "").lower() in ("1", "true", "yes"),
             session_s=_number(environment, "SESSION_DURATION_SECS", default.session_s),
+            object_store=environment.get("MILLHAND_OBJECT_STORE", "").strip() or None,
             pool_size=int(_number(environment, "DATABASE_CONNECTIONS", default.pool_size)),
         )
 

@@ -13,7 +13,7 @@ import structlog
 
 from millhand.core.ids import new_id
 from millhand.core.job import MAX_JSON_BYTES, JobStatus, Report, error_result
-from millhand.store.logs import storable, utf16_length
+from millhand.store.logs import doom, storable, utf16_length
 from millhand.store.pool import Database
 from millhand.store.queue import DATA_ERRORS, MAX_STATEMENT_BYTES, column
 from millhand.store.sql_files import load
@@ -182,20 +182,22 @@ async def _erase(connection: Any, ended: Sequence[Any], used: set[UUID]) -> None
         return
     awaited = [row["id"] for row in ended if row["awaited"] and row["id"] in used]
     await connection.execute(SQL.erase_args, awaited)
-    await connection.execute(SQL.erase_jobs, list(used.difference(awaited)))
+    await erase(connection, list(used.difference(awaited)))
 
 
 async def erase(connection: Any, job_ids: Sequence[UUID]) -> None:
-    """Erase arguments, results, logs and streams of jobs with `delete_after_use`, once their results were delivered."""
+    """Erase arguments, results, logs and streams of jobs with `delete_after_use`, in the caller's transaction."""
     await connection.execute(SQL.erase_jobs, job_ids)
+    await doom(connection, job_ids)
 
 
 async def erase_undelivered(
-    connection: Any, *, older_than_s: float, limit: int = 1000, now: datetime | None = None
+    database: Database, *, older_than_s: float, limit: int = 1000, now: datetime | None = None
 ) -> int:
     """Erase what was to be erased after use and that nobody came for; returns how many jobs."""
-    rows = await connection.fetch(SQL.list_undelivered, older_than_s, limit, now)
-    await erase(connection, [row["id"] for row in rows])
+    rows = await database.fetch(SQL.list_undelivered, older_than_s, limit, now)
+    async with database.transaction() as connection:
+        await erase(connection, [row["id"] for row in rows])
     return len(rows)
 
 

@@ -11,6 +11,7 @@ import msgspec
 
 from millhand.core.job import JobState, JobStatus
 from millhand.core.why import AHEAD_BOUND, Facts
+from millhand.store.logs import doom
 from millhand.store.pool import Database
 from millhand.store.sql_files import load
 
@@ -261,9 +262,13 @@ async def await_job(connection: Any, job_id: UUID) -> None:
     await connection.execute(SQL.await_job, job_id)
 
 
-async def erase(connection: Any, workspace_id: str, job_id: UUID) -> bool:
+async def erase(database: Database, workspace_id: str, job_id: UUID) -> bool:
     """Forget arguments, result and log of an ended job; False where it has not ended or is not there."""
-    return await connection.fetchval(SQL.erase, workspace_id, job_id) is not None
+    async with database.transaction() as connection:
+        erased = await connection.fetchval(SQL.erase, workspace_id, job_id) is not None
+        if erased:
+            await doom(connection, [job_id])
+    return erased
 
 
 async def draining(connection: Any, workspace_id: str, job_id: UUID) -> bool | None:

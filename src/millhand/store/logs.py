@@ -1,4 +1,7 @@
-"""Job logs and result streams. Offsets in logs count UTF-16 units, as browsers do; in streams they count pieces."""
+"""Job logs and result streams. Offsets in logs count UTF-16 units, as browsers do; in streams they count pieces.
+
+The older part of a large log may be in object storage (`log_objects.py`); the end of each is in the database.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,14 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+from millhand.core.errors import ObjectMissingError, ObjectStoreError
 from millhand.core.job import LogChunk
+from millhand.core.objects import Objects
 from millhand.store.sql_files import load
 
 SQL = load("logs")
+
+_NO_BOUND = 2**62
 
 
 async def append(connection: Any, chunks: Sequence[LogChunk]) -> None:
@@ -28,14 +35,55 @@ async def append(connection: Any, chunks: Sequence[LogChunk]) -> None:
             del pending[row["job_id"]]
 
 
-async def read(connection: Any, job_id: UUID, *, offset: int = 0) -> tuple[str, int]:
-    """Return a log from an offset on, and the offset after it: where to read on later."""
-    rows = await connection.fetch(SQL.read_log, job_id, offset)
+async def read(
+    connection: Any, job_id: UUID, *, offset: int = 0, at_most: int | None = None, objects: Objects | None = None
+) -> tuple[str, int]:
+    """Return a log from an offset on, and the offset after it: where to read on later.
+
+    With `at_most` units, ends after the piece in which these are reached: less came only where the log ends there.
+    Raises ObjectStoreError for what is in object storage and can't be had.
+    """
+    until = _NO_BOUND if at_most is None else offset + at_most
+    try:
+        return await _read(connection, job_id, offset, until, objects)
+    except ObjectMissingError:  # spilled or erased between the look and the reading? The second look tells
+        return await _read(connection, job_id, offset, until, objects)
+
+
+async def _read(connection: Any, job_id: UUID, offset: int, until: int, objects: Objects | None) -> tuple[str, int]:
+    rows = await connection.fetch(SQL.read_log, job_id, offset, until)
     if not rows:
         return "", offset
-    text = "".join([row["text"] for row in rows])
-    start = rows[0]["start_at"]
-    return _from_unit(text, max(offset - start, 0)), start + utf16_length(text)
+    texts = [await _text(row, objects) for row in rows]
+    return _from_unit("".join(texts), max(offset - rows[0]["start_at"], 0)), rows[-1]["end_at"]
+
+
+async def _text(row: Any, objects: Objects | None) -> str:
+    if row["key"] is None:
+        return row["text"]  # type: ignore[no-any-return]
+    if objects is None:
+        raise ObjectStoreError(
+            "the older part of this log is in object storage, and this server has none; "
+            "start it with MILLHAND_OBJECT_STORE as it was when the job ran"
+        )
+    text = (await objects.get(row["key"])).decode("utf-8", "replace")
+    if utf16_length(text) != row["end_at"] - row["start_at"]:
+        raise ObjectMissingError(f"{row['key']} in object storage is not what was written there; restore it")
+    return text
+
+
+async def read_kept(connection: Any, job_id: UUID) -> tuple[str, int]:
+    """Return the end of a log that is in the database, all of it where no object storage is used; and its offset."""
+    rows = await connection.fetch(SQL.read_kept, job_id)
+    return "".join([row["text"] for row in rows]), rows[0]["start_at"] if rows else 0
+
+
+async def doom(connection: Any, job_ids: Sequence[UUID]) -> None:
+    """Have the objects of logs deleted whose rows were deleted, by an earlier statement of the same transaction.
+
+    Not by the same one: that would not see an object which has just taken the place of rows.
+    """
+    await connection.execute(SQL.doom, job_ids)
 
 
 async def length(connection: Any, job_id: UUID) -> int:

@@ -6,15 +6,20 @@ from datetime import datetime
 from typing import Any
 
 from millhand.core.ids import id_floor
+from millhand.store.logs import doom
+from millhand.store.pool import Database
 from millhand.store.sql_files import load
 
 SQL = load("retention")
 
 
-async def delete_jobs(connection: Any, cutoff: datetime, *, limit: int = 1000) -> int:
+async def delete_jobs(database: Database, cutoff: datetime, *, limit: int = 1000) -> int:
     """Delete jobs that ended before a time, with arguments, results, logs and streams; returns how many."""
     first = id_floor(int(cutoff.timestamp() * 1000))
-    return await connection.fetchval(SQL.delete_jobs, cutoff, limit, first)  # type: ignore[no-any-return]
+    async with database.transaction() as connection:
+        rows = await connection.fetch(SQL.delete_jobs, cutoff, limit, first)
+        await doom(connection, [row["id"] for row in rows])
+    return len(rows)
 
 
 async def delete_expired_tokens(connection: Any, *, limit: int = 1000, now: datetime | None = None) -> int:

@@ -58,7 +58,7 @@ async def get_job(
     job = await jobs.get(request.database, workspace, read_id(job_id), with_code=not no_code)
     if job is None:
         raise _no_job(workspace, job_id)
-    text = None if no_logs else (await logs.read(request.database, job.id))[0]
+    text = None if no_logs else await _log_at_hand(request, job.id)
     return job_payload(job, logs=text)
 
 
@@ -68,8 +68,7 @@ async def get_completed_job(request: ApiRequest, workspace: FromPath[str], job_i
     job = await jobs.get(request.database, workspace, read_id(job_id))
     if job is None or job.status is None:
         raise _not_ended(workspace, job_id, job)
-    text, _ = await logs.read(request.database, job.id)
-    payload = job_payload(job, logs=text)
+    payload = job_payload(job, logs=await _log_at_hand(request, job.id))
     assert isinstance(payload, CompletedJob)
     return payload
 
@@ -317,6 +316,14 @@ async def count_by_tag(
         request.require_super_admin()
     counts = await jobs.count_completed_by_tag(request.database, horizon_s=horizon_secs, workspace_id=workspace_id)
     return [TagCount(tag=tag, count=count) for tag, count in counts.items()]
+
+
+async def _log_at_hand(request: ApiRequest, job_id: UUID) -> str:
+    """Return a job's log as far as the database has it: a job is shown though object storage is away, and soon."""
+    text, start = await logs.read_kept(request.database, job_id)
+    if not start:
+        return text
+    return f"[the first {start} characters of this log are in object storage; get_logs has all of it]\n{text}"
 
 
 async def _find(

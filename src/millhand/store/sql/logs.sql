@@ -15,8 +15,21 @@ on conflict (job_id, seq) do nothing
 returning job_id
 
 -- name: read_log
--- The pieces of a log past an offset, in order. $1 job id, $2 offset in UTF-16 units
-select start_at, text from job_log where job_id = $1 and end_at > $2 order by seq
+-- The pieces of a log past an offset, in order, whether they are here or in object storage: in one statement, so that
+-- none is missed that goes from here to there. Primary keys. $1 job id, $2 offset in UTF-16 units, $3 offset to stop at
+select start_at, end_at, null as key, text from job_log where job_id = $1 and end_at > $2 and start_at < $3
+union all
+select start_at, end_at, key, null as text from log_object
+ where job_id = $1 and end_at > $2 and start_at < $3 and delete_at is null
+ order by start_at
+
+-- name: read_kept
+-- The pieces of a log that are here, in order. Primary key. $1 job id
+select start_at, text from job_log where job_id = $1 order by seq
+
+-- name: doom
+-- Have the objects of these logs deleted. Primary key. $1 job ids
+update log_object set delete_at = now() where job_id = any($1::uuid[]) and delete_at is null
 
 -- name: log_length
 -- $1 job id

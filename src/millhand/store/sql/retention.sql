@@ -17,7 +17,7 @@ with old as materialized (
 ), record as (
   delete from job_completed where id in (select id from old)
 )
-select count(*) from old
+select id from old
 
 -- name: delete_expired_tokens
 -- $1 limit, $2 now
