@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 
 from millhand.core.script import Language
+from millhand.runtimes import bubblewrap
 from millhand.runtimes import launcher as launcher_module
 from millhand.runtimes.contract import Execution, Isolation, Limits, Stop, StopCause
 from millhand.runtimes.launcher import Launcher
@@ -24,7 +25,7 @@ from tests.support.runs import Heard, Ran, execution
 
 SECRET = "postgres://somebody:a-secret-of-the-worker@db/millhand"
 STRANGER = 65534  # the user who starts launchers where the tests run as root
-MODES = ("sandbox", "userns", "process", "process-unprivileged")
+MODES = ("sandbox", "userns", "bubblewrap", "process", "process-unprivileged")
 
 
 class Cell:
@@ -120,7 +121,9 @@ def make_launcher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         is_root = os.geteuid() == 0
         if not is_root and mode in ("sandbox", "process"):
             pytest.skip("needs root")
-        stranger = mode in ("userns", "process-unprivileged")
+        if mode == "bubblewrap" and not bubblewrap.find():
+            pytest.skip("bubblewrap is not installed")
+        stranger = mode in ("userns", "bubblewrap", "process-unprivileged")
         if is_root and stranger:
             as_stranger(monkeypatch)
         scratch = Path(tempfile.mkdtemp(dir=folder))
@@ -131,6 +134,7 @@ def make_launcher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         options = {"isolation": isolation, **options}
         python = python_for(STRANGER if is_root and (stranger or mode == "process") else None)
         made = Launcher(python=python, scratch=scratch, **options)
+        made._mode = mode if mode == "bubblewrap" else ""
         if stranger:
             made._folders.mkdir()
             os.chown(made._folders, STRANGER, STRANGER) if is_root else None

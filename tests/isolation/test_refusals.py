@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 
 import pytest
 
 from millhand.core.errors import RuntimeUnavailableError
+from millhand.runtimes import bubblewrap
 from millhand.runtimes import launcher as launcher_module
 from millhand.runtimes.contract import Isolation
 from tests.isolation.conftest import Cell
@@ -23,8 +25,8 @@ def refusing(monkeypatch):
     """Have every sandbox refused, as a kernel without namespaces does."""
     start = launcher_module._Zygote.start
 
-    async def refuse(self, python: str, setup: bytes) -> str | None:
-        why = await start(self, python, setup)
+    async def refuse(self, python: str, setup: bytes, around: Sequence[str] = ()) -> str | None:
+        why = await start(self, python, setup, around)
         return why or (None if b'"mode": "process"' in setup else "Operation not permitted")
 
     monkeypatch.setattr(launcher_module._Zygote, "start", refuse)
@@ -36,6 +38,27 @@ async def test_the_next_best_says_why(make_launcher, refusing):
     await launcher.start()
     assert launcher.isolation_text.startswith("process: sandbox: Operation not permitted")
     assert (await Cell(launcher, "process").run("def main():\n    return 1")).result == 1
+    await launcher.close()
+
+
+async def test_bubblewrap_where_it_is_present(make_launcher, refusing):
+    """Where an ordinary user is refused namespaces, bubblewrap keeps jobs from the machine if it is installed."""
+    launcher = make_launcher("userns", isolation=Isolation.SANDBOX)
+    if not bubblewrap.find():
+        pytest.skip("bubblewrap is not installed")
+    await launcher.start()
+    assert launcher.isolation_text.startswith("bubblewrap: userns: Operation not permitted")
+    code = "import os\ndef main():\n    return [name for name in os.listdir('/proc') if name.isdigit()]"
+    assert len((await Cell(launcher, "bubblewrap").run(code)).result) < 10
+    await launcher.close()
+
+
+async def test_without_bubblewrap(make_launcher, refusing, monkeypatch):
+    """Where it is not installed there is what needs no right."""
+    monkeypatch.setattr(bubblewrap, "find", lambda: None)
+    launcher = make_launcher("userns", isolation=Isolation.SANDBOX)
+    await launcher.start()
+    assert launcher.isolation_text.startswith("process: userns: Operation not permitted")
     await launcher.close()
 
 

@@ -154,7 +154,7 @@ async def test_concurrent_reads_do_not_starve(admin):
     assert {answer.status_code for answer in answers} == {200}
 
 
-def test_the_description_of_the_api_is_known():
+def test_the_golden_description_of_the_api():
     """The OpenAPI document is the one everybody has seen."""
     app = create_app(Database("postgresql://nowhere/none", application_name="server"), ServerSettings())
     schema = app.openapi_schema.to_schema()

@@ -21,6 +21,7 @@ import msgspec
 import structlog
 
 from millhand.core.errors import RuntimeUnavailableError
+from millhand.runtimes import bubblewrap
 from millhand.runtimes.child import Child, Exit, Spawn
 from millhand.runtimes.contract import Isolation
 from millhand.runtimes.frames import Frame, encode
@@ -30,6 +31,7 @@ _ZYGOTE = Path(__file__).parent / "children" / "zygote.py"
 _REQUEST = struct.Struct("<cIi")
 _LIMITS = struct.Struct("<QIIQ?????")  # as in children/child.py
 _NEWS = struct.Struct("<IiQ")
+_SANDBOXES = ("sandbox", "userns")  # modes in which each child has namespaces of its own
 _STARTED = -(1 << 31)  # instead of a wait status: the number is its pid
 _START_TIMEOUT_S = 20.0
 _N_USERS = 1024  # of one launcher
@@ -77,10 +79,11 @@ class Launcher:
         self._scratch = scratch
         self._folders = scratch / f"jobs-{secrets.token_hex(4)}"  # of jobs that have no /tmp of their own
         self._ids = itertools.count(1)
-        self._mode = ""  # of the running zygote: sandbox, userns, process, none
+        self._mode = ""  # of the running zygote: sandbox, userns, bubblewrap, process, none
         self._zygote: _Zygote | None = None
         self._starting = asyncio.Lock()
-        self._users: deque[int] = deque()
+        self._users: deque[int] = deque()  # that children may become
+        self._own_users = False  # whether they do
         self._first_user = _first_user()
         self._memory = MemoryGroups.find()
         self._sampler = PeakSampler()
@@ -113,7 +116,11 @@ class Launcher:
 
     def _new_child(self, group: MemoryGroup | None = None, limit: int | None = None) -> Child:
         child_id = next(self._ids)
-        uid = self._users.popleft() if self._users else -1
+        if self._own_users and not self._users:
+            raise RuntimeUnavailableError(
+                f"{_N_USERS} jobs run here at once, as many as there are users for: use more hosts"
+            )
+        uid = self._users.popleft() if self._own_users else -1
         child = Child(child_id, uid=uid, group=group, sampler=self._sampler, memory_limit=limit)
         child.on_gone = lambda: self._give_back(child_id, uid)
         return child
@@ -121,7 +128,7 @@ class Launcher:
     def _give_back(self, child_id: int, uid: int) -> None:
         if uid >= 0:
             self._users.append(uid)
-        if self._mode in ("process", "none"):
+        if self._mode not in _SANDBOXES:
             shutil.rmtree(self._folders / str(child_id), ignore_errors=True)
 
     async def _running(self) -> _Zygote:
@@ -141,7 +148,7 @@ class Launcher:
             zygote = _Zygote()
             why = (
                 self._out_of_reach(mode)
-                or await zygote.start(self._python, self._setup(mode))
+                or await zygote.start(self._python, self._setup(mode), await self._around(mode))
                 or await self._try_out(zygote, mode)
             )
             if why is None:
@@ -157,7 +164,8 @@ class Launcher:
 
     async def _try_out(self, zygote: _Zygote, mode: str) -> str | None:
         """Run a child that does nothing; return why it didn't work."""
-        self._users = deque(_users(mode, self._first_user))
+        self._own_users = mode in ("sandbox", "process") and os.geteuid() == 0
+        self._users = deque(range(self._first_user, self._first_user + _N_USERS))
         child = self._new_child()
         await zygote.spawn(child, _limits(Spawn()))
         child.close_channel()
@@ -172,13 +180,23 @@ class Launcher:
             f"`chmod o+x {closed}`, or use a Python that lies elsewhere"
         )
 
+    async def _around(self, mode: str) -> list[str]:
+        """Return what the zygote is started by, where it is not by us."""
+        program = bubblewrap.find()
+        if mode != "bubblewrap" or program is None:
+            return []
+        shown = [*self._readonly, *self._site_dirs]
+        return await bubblewrap.wrapping(
+            program, self._python, readonly=shown, hidden=self._hidden, folder=str(self._folders)
+        )
+
     def _setup(self, mode: str) -> bytes:
         root = self._scratch / "root"
         for folder in (root, self._folders):
             folder.mkdir(parents=True, exist_ok=True)
         self._folders.chmod(0o711)
         return json.dumps({
-            "mode": mode,
+            "mode": "process" if mode == "bubblewrap" else mode,
             "env": base_environment(),
             "root": str(root),
             "folders": str(self._folders),
@@ -201,11 +219,14 @@ class _Zygote:
         self._channel, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         self._process: asyncio.subprocess.Process | None = None
 
-    async def start(self, python: str, setup: bytes) -> str | None:
-        """Start the process and wait until it is ready; return why it refused, or None."""
+    async def start(self, python: str, setup: bytes, around: Sequence[str] = ()) -> str | None:
+        """Start the process and wait until it is ready; return why it refused, or None.
+
+        around: the command that starts it, if that is not to be us.
+        """
         with self._theirs as theirs:
             self._process = await asyncio.create_subprocess_exec(
-                python, "-I", "-S", str(_ZYGOTE), str(theirs.fileno()), pass_fds=[theirs.fileno()],
+                *around, python, "-I", "-S", str(_ZYGOTE), str(theirs.fileno()), pass_fds=[theirs.fileno()],
                 env={"LC_ALL": "C.UTF-8", "LD_BIND_NOW": "1"},  # symbols are looked up once, not in each child
                 stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL, start_new_session=True,
             )  # fmt: skip
@@ -217,6 +238,8 @@ class _Zygote:
                 answer = msgspec.json.decode(await loop.sock_recv(self._channel, 65536), type=dict[str, object])
         except (OSError, TimeoutError, msgspec.DecodeError) as error:
             await self.close()
+            if around:
+                return f"{around[0]} can't be used; its stderr says why"
             raise RuntimeUnavailableError(
                 f"the launcher of {python} did not start ({error!r}); its stderr says why"
             ) from error
@@ -335,8 +358,11 @@ def _modes(isolation: Isolation) -> list[str]:
     """Return the modes of a zygote to try, best first."""
     if isolation in (Isolation.NONE, Isolation.PROCESS):
         return [str(isolation)]
-    sandboxes = ["sandbox", "userns"] if os.geteuid() == 0 else ["userns"]
-    return sandboxes if isolation is Isolation.REQUIRED else [*sandboxes, "process"]
+    root = os.geteuid() == 0
+    sandboxes = ["sandbox", "userns"] if root else ["userns"]
+    if isolation is Isolation.REQUIRED:
+        return sandboxes
+    return [*sandboxes, "process"] if root or bubblewrap.find() is None else [*sandboxes, "bubblewrap", "process"]
 
 
 def _describe(mode: str, refused: list[str]) -> str:
@@ -357,11 +383,6 @@ def _lines(path: str) -> list[str]:
         return Path(path).read_text().splitlines()
     except OSError:
         return []
-
-
-def _users(mode: str, first: int) -> range:
-    """Return the users that children become: one each where we are root, none where there is no choice."""
-    return range(first, first + _N_USERS) if mode in ("sandbox", "process") and os.geteuid() == 0 else range(0)
 
 
 def closed_folder(program: str) -> str | None:

@@ -262,10 +262,10 @@ def _descendants(root: int, seen: list[Process]) -> list[Process]:
 
 
 def _numbers(pid: int) -> list[int]:
-    """Return the numbers of a process in the namespaces it is in, but for the outermost of several."""
+    """Return the numbers of a process that its launcher may know it by: not ours, nor that in a namespace of its own."""
     match = re.search(r"^NSpid:\s*(.*)$", _text(Path(f"/proc/{pid}/status")), re.MULTILINE)
     numbers = [int(word) for word in match[1].split()] if match else [pid]
-    return numbers[1:-1] or numbers[:1]
+    return numbers[1:-1] or numbers[-1:]
 
 
 def _text(path: Path) -> str:
