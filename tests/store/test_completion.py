@@ -37,13 +37,21 @@ async def test_a_batch_moves_to_the_record(database, host):
     )
 
     assert done.held == {first.id, second.id}
-    assert sorted(done.awaited) == [first.id, second.id]
+    assert done.awaited == ()  # a batch this small has announced itself
     row = await record(database, first)
     assert (row["status"], row["result"], row["worker"], row["attempt"]) == ("success", b'{"a": 1}', first.worker, 1)
     assert (row["duration_ms"], row["memory_peak_kb"], row["labels"]) == (5, 7, ['quo"ted', "b"])
     assert row["started_at"] == first.started_at
     assert (await record(database, second))["canceled_by"] == "timeout"
     assert await database.fetchval("select count(*) from job_queue") == 0
+
+
+async def test_a_large_batch_leaves_announcing_to_others(database, host):
+    """Commits of many jobs announce nothing, and tell whom somebody waits for."""
+    jobs = await claimed(database, host, 5, awaited=True)
+    done = await complete(database, host, [report(job) for job in jobs])
+
+    assert sorted(done.awaited) == sorted(job.id for job in jobs)
 
 
 async def test_reporting_twice_is_harmless(database, host):

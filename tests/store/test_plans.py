@@ -96,7 +96,7 @@ async def test_completions_find_their_rows_by_key(database):
     jobs = await host.claim(100)
     ids, n = [job.id for job in jobs], len(jobs)
     nulls = (None,) * 3
-    report = (ids, [1] * n, ["success"] * n, [b"1"] * n, [1] * n, [1] * n, *nulls, host.info.incarnation, *nulls)
+    report = (ids, [1] * n, ["success"] * n, [b"1"] * n, [1] * n, [1] * n, *nulls, host.info.incarnation, *nulls, True)
     nodes = await plan(database, completion.SQL.complete_jobs, *report)
 
     assert golden(nodes) == [("job_queue", "Index Scan", "job_queue_pkey")]

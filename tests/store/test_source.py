@@ -58,7 +58,7 @@ async def test_a_job_from_claim_to_record(database, source, watched):
     """A worker host claims, logs, streams, reports progress and completes; those who wait hear of each."""
     await queue.push(database, [new_job(awaited=True)])
     (job,) = await source.claim(NAMES, ("t",))
-    hears_growth, hears_end = f"l:{job.id}", f"d:{job.id}"
+    hears_growth, hears_end = f"l:{job.id}", f'r:{job.id}:success:{{"a": 1}}'
 
     await source.append_logs([LogChunk(job_id=job.id, text="hello\n")])
     assert await within(watched.get()) == hears_growth
@@ -80,7 +80,18 @@ async def test_nobody_is_told_of_jobs_nobody_awaits(database, source, watched):
     await source.complete([report(quiet)])
     await source.complete([report(awaited)])
 
-    assert await within(watched.get()) == f"d:{awaited.id}"
+    assert (await within(watched.get())).startswith(f"r:{awaited.id}:")
+
+
+async def test_a_long_result_is_only_announced(database, source, watched):
+    """What is too long for a notification is left for those who wait to fetch, and a batch is announced after its commit."""
+    await queue.push(database, [new_job(awaited=True) for _ in range(6)])
+    (first, *others) = await source.claim([f"w{number}" for number in range(6)], ("t",))
+    await source.complete([report(first, result=b'"%b"' % (b"x" * 7000))])
+    assert await within(watched.get()) == f"d:{first.id}"
+
+    await source.complete([report(job) for job in others])
+    assert set((await within(watched.get()))[2:].split(",")) == {str(job.id) for job in others}
 
 
 async def test_nudges_for_our_tags(source, notifier):

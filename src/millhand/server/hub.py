@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 
+from millhand.core.job import JobStatus
 from millhand.store import results
 from millhand.store.notify import WATCH_CHANNEL, parse_ids
 from millhand.store.pool import CONNECTION_ERRORS, Database, Listener
@@ -113,11 +114,21 @@ class Hub:
             self._on_scripts_changed()
         if not self._results and not self._watchers:
             return
-        if payload.startswith("d:"):
+        if payload.startswith("r:"):
+            self._told(payload)
+        elif payload.startswith("d:"):
             self.ended(parse_ids(payload))
         elif payload.startswith("l:"):
             for job_id in parse_ids(payload):
                 self.changed(job_id)
+
+    def _told(self, payload: str) -> None:
+        """Take a result that came with the word of its job's end."""
+        _, id_text, status, value = payload.split(":", 3)
+        job_id = UUID(id_text)
+        if job_id in self._results:
+            self._settle(job_id, Result(status=JobStatus(status), value=value.encode()))
+        self.changed(job_id)
 
     def _look_again(self) -> None:
         self._on_scripts_changed()

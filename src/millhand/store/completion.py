@@ -21,12 +21,14 @@ from millhand.store.sql_files import load
 log = structlog.get_logger(__name__)
 SQL = load("completion")
 
+_TOLD_AT_ONCE = 4  # a host that has no more reports than this at a time commits rarely, and somebody may be waiting
+
 
 class Completed(msgspec.Struct, frozen=True, kw_only=True):
     """What became of a batch of reports."""
 
     held: frozenset[UUID] = frozenset()  # the others were not ours any more
-    awaited: tuple[UUID, ...] = ()  # somebody waits to hear that these ended
+    awaited: tuple[UUID, ...] = ()  # somebody waits to hear that these ended, and was not told yet
     tags: tuple[str, ...] = ()  # that have new work, from jobs that start again
 
     def __add__(self, other: Completed) -> Completed:
@@ -118,7 +120,7 @@ async def _record(connection: Any, reports: Sequence[Report], incarnation: UUID,
     held = frozenset([row[0] for row in rows])
     if len(held) < len(reports):
         held |= await _recorded(connection, [report for report in reports if report.job_id not in held])
-    return Completed(held=held, awaited=tuple([row[0] for row in rows if row[1]]))
+    return Completed(held=held, awaited=_untold(rows, reports))
 
 
 async def _record_with_consequences(
@@ -132,7 +134,16 @@ async def _record_with_consequences(
     tags = await _rerun(connection, again, now)
     await _erase(connection, rows, {report.job_id for report in ours if report.delete_after_use})
     held = frozenset(ended) | await _recorded(connection, [report for report in reports if report.job_id not in ended])
-    return Completed(held=held, awaited=tuple(row["id"] for row in rows if row["awaited"]), tags=tuple(tags))
+    return Completed(held=held, awaited=_untold(rows, reports), tags=tuple(tags))
+
+
+def _told_at_once(reports: Sequence[Report]) -> bool:
+    """Tell whether a batch announces itself in its own commit: that makes commits wait for each other, so few do."""
+    return len(reports) <= _TOLD_AT_ONCE
+
+
+def _untold(rows: Sequence[Any], reports: Sequence[Report]) -> tuple[UUID, ...]:
+    return () if _told_at_once(reports) else tuple([row["id"] for row in rows if row["awaited"]])
 
 
 async def _move(connection: Any, reports: Sequence[Report], incarnation: UUID, now: datetime | None) -> list[Any]:
@@ -152,6 +163,7 @@ async def _move(connection: Any, reports: Sequence[Report], incarnation: UUID, n
         now,
         column(rests),
         column([rest and utf16_length(rest) for rest in rests]),
+        _told_at_once(reports),
     )
 
 

@@ -1,7 +1,8 @@
 """Nudges: NOTIFY after the commit, from a statement of its own, never more often than it helps.
 
 NOTIFY in the writing transaction would have all commits wait for each other (measured: a tenth of the throughput), and
-one per job would drown those who listen. Losing one costs a poll interval: polling is the truth.
+one per job would drown those who listen; so only a push or a completion that is nearly alone does it. Losing one costs
+a poll interval: polling is the truth.
 """
 
 from __future__ import annotations
