@@ -202,6 +202,7 @@ def _one_of(data: BatchOf) -> BatchItem:
 async def _batched(request: ApiRequest, workspace: str, item: BatchItem, options: RunOptions, place: int) -> NewJob:
     try:
         own = await run_options(
+            request=request,
             scheduled_for=item.scheduled_for,
             timeout=item.timeout,
             priority=item.priority,
