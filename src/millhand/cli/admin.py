@@ -36,7 +36,7 @@ async def ensure_admin(database_url: str, token_file: Path) -> FirstAdmin:
 async def _works(database: Database, token_file: Path) -> bool:
     token = await asyncio.to_thread(_read, token_file)
     known = await people.by_token(database, credentials.token_hash(token))
-    return known is not None and not (known.left_s is not None and known.left_s <= 0) and not known.disabled
+    return known is not None and not known.expired and not known.disabled
 
 
 def _read(file: Path) -> str:

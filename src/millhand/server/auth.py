@@ -74,7 +74,7 @@ class Authenticator:
         known = await people.by_token(self._database, key)
         if known is None:
             raise NotAuthenticatedError("this token is not known here; log in, or make a new one")
-        if known.left_s is not None and known.left_s <= 0:
+        if known.expired:
             raise NotAuthenticatedError("this token has expired; log in, or make a new one")
         if known.disabled:
             raise NotAuthenticatedError(f"the account {known.identity.email} is disabled")

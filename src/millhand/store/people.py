@@ -41,6 +41,11 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     disabled: bool
     untouched: bool  # its last use was noted more than a minute ago
 
+    @property
+    def expired(self) -> bool:
+        """Tell whether its time is over."""
+        return self.left_s is not None and self.left_s <= 0
+
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """A workspace somebody may enter."""

@@ -1,5 +1,15 @@
 -- Rescue of jobs whose worker host is gone.
 
+-- name: pull_back_leases
+-- After the database's clock was set back, leases taken before it end too late by as much: have them end one lease from
+-- now on. A host that lives renews its own with the next ping; one that died before is found out.
+-- $1 now
+update worker_host
+   set lease_expires_at = coalesce($1::timestamptz, now()) + (lease_expires_at - pinged_at),
+       pinged_at = coalesce($1::timestamptz, now())
+ where pinged_at > coalesce($1::timestamptz, now()) + interval '1 s'
+returning incarnation
+
 -- name: rescue_jobs
 -- Take the jobs of dead hosts away from them, and strike these hosts off, in one statement and one commit.
 -- A job is lost when its incarnation is not among the live ones, never by a join with a row that may be gone.
