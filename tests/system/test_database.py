@@ -120,16 +120,6 @@ async def test_cut_connections(database: Database, stage: Stage, witness: Witnes
     assert len(await incarnations(database)) == 1
 
 
-@pytest.fixture
-def own_postgres() -> Iterator[PostgresServer]:
-    """Return a PostgreSQL that may be killed: what it has committed, it keeps."""
-    server = PostgresServer(synchronous_commit="on")
-    try:
-        yield server
-    finally:
-        server.remove()
-
-
 async def test_a_killed_database(own_postgres: PostgresServer, tmp_path: Path, witness: Witness):
     """Kill -9 of a backend, then of the whole server, under load: runs go on, and are recorded when it is back."""
     own_postgres.start()
