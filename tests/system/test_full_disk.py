@@ -20,7 +20,7 @@ from millhand.store.pool import CONNECTION_ERRORS, Database
 from tests.support.runs import cache_dir
 from tests.support.stack import Stack
 from tests.system.load import Load, check
-from tests.system.stage import PATIENCE_S, deploy, ended, new_job, push, until
+from tests.system.stage import PATIENCE_S, Stage, deploy, ended, new_job, push, until
 from tests.system.witness import SCRIPT, Witness
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
@@ -29,9 +29,22 @@ pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 @pytest.fixture
 def data_dir(tmp_path: Path) -> Iterator[Path]:
     """Return an empty data directory on a disk of its own, of 250 MB."""
-    place = tmp_path / "data"
+    with disk(tmp_path / "data", "250m") as place:
+        yield place
+
+
+@pytest.fixture
+def small_cache(tmp_path: Path) -> Iterator[Path]:
+    """Return a cache of environments on a disk of its own, of 60 MB."""
+    with disk(tmp_path / "cache", "60m") as place:
+        yield place
+
+
+@contextlib.contextmanager
+def disk(place: Path, size: str) -> Iterator[Path]:
+    """Mount a small disk; skips where that is not allowed."""
     place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=250m", "tmpfs", place]
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place]
     if subprocess.run(command, check=False, capture_output=True).returncode:
         pytest.skip("can't mount a small disk here; that needs root, and the right to mount")
     try:
@@ -111,3 +124,21 @@ async def crash(url: str) -> None:
         while True:
             await connection.execute("select pg_logical_emit_message(true, '', repeat('x', 1000000)), pg_switch_wal()")
     connection.terminate()
+
+
+async def test_under_the_cache_of_a_worker(database: Database, stage: Stage, small_cache: Path):
+    """A job whose packages find no room fails, and says so; others run, and so does it when there is room."""
+    worker = stage.worker(MILLHAND_CACHE_DIR=str(small_cache))
+    code, filler = "import six\n\ndef main():\n    return six.__name__\n", small_cache / "filler"
+    fill(filler)
+    for lock in (None, "six==1.17.0"):  # to be resolved, to be built
+        refused, other = new_job(code, raw_lock=lock), new_job("def main():\n    return 1\n")
+        await push(database, refused, other)
+        row = await ended(database, refused.id)
+        assert (row["status"], b"No space left" in row["result"]) == ("failure", True), row["result"]
+        assert (await ended(database, other.id))["status"] == "success"
+    filler.unlink()
+    again = new_job(code, raw_lock=None)
+    await push(database, again)
+    assert (await ended(database, again.id))["result"] == b'"six"'
+    assert worker.alive
