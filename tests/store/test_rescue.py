@@ -150,6 +150,7 @@ async def test_a_clock_set_back_hides_no_dead_host(database, now):
     (kept,) = await alive.claim(now=now + timedelta(hours=1))
 
     assert (await rescue(database, now=now)).n_jobs == 0
+    assert await database.fetchval("select max(started_at) from job_queue") == now
     assert (await rescue(database, now=now + timedelta(seconds=9))).n_jobs == 0
     assert not (await workers.ping(database, alive.info, BEAT, now=now + timedelta(seconds=9))).lease_lost
     assert (await rescue(database, now=now + timedelta(seconds=11))).requeued == (lost.id,)

@@ -85,7 +85,8 @@ async def test_of_a_worker_host_and_a_server(
             of_server.jump(other_s)
             await deploy(http, "u/admin/number", f"def main():\n    return {number}\n")
             assert (await http.post("jobs/run_wait_result/p/u/admin/number", json={})).text == str(number)
-            asks = await http.post("jobs/run/preview", json={"content": ASKS, "language": "python3", "args": {}})
+            code = {"content": ASKS, "language": "python3", "args": {}}
+            asks = await http.post("jobs/run/preview", params={"timeout": 60}, json=code)
             later = await http.post("jobs/run/p/u/admin/number", params={"scheduled_in_secs": 1}, json={})
             rows |= await all_ended(database, [UUID(asks.text), UUID(later.text)])
             assert rows[UUID(asks.text)]["result"] == b'"admin@millhand.local"'
@@ -145,7 +146,7 @@ async def test_of_the_database_set_forwards(own_postgres: PostgresServer, tmp_pa
         again = [await witness.run(job.id, 2) for job in held]
         runs[1].go()  # while somebody else does
         await runs[1].gone()
-        await until(lambda: all([str(job.id) in not_held(first) for job in held]))
+        await until(lambda: all(str(job.id) in not_held(first) for job in held))
         for run in again:
             run.go()
         rows = await all_ended(database, [job.id for job in (*held, later)])

@@ -48,6 +48,7 @@ async def rescue(
     """
     async with database.transaction() as connection:
         if pulled_back := await connection.fetch(SQL.pull_back_leases, now):
+            await connection.execute(SQL.pull_back_starts, now)
             log.warning("leases.pulled_back", n_hosts=len(pulled_back), cause="the database's clock was set back")
         rows = await connection.fetch(
             SQL.rescue_jobs, max_lost, restart, _given_up(max_lost, restart=restart), limit, now
