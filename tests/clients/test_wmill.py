@@ -8,13 +8,10 @@ import uuid
 import pytest
 from wmill import Windmill
 
-from tests.support.stack import Stack, wait_until
+from tests.support.stack import wait_until
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("up")]
 
-ADD = "def main(a: int, b: int = 2):\n    print('adding', flush=True)\n    return {'sum': a + b}\n"
-FAILING = "def main():\n    raise ValueError('not today')\n"
-SLEEP = "import time\n\ndef main(s: float = 60):\n    time.sleep(s)\n    return 'slept'\n"
 INSIDE = """
 import os
 import wmill
@@ -27,18 +24,6 @@ def main():
     root = client.get_root_job_id()
     return {"kind": job["job_kind"], "email": me["email"], "progress": client.get_progress(), "root": root == job["id"]}
 """
-
-
-@pytest.fixture(scope="module")
-def stack(tmp_path_factory):
-    """Give a running stack with scripts deployed."""
-    running = Stack(tmp_path_factory.mktemp("wmill") / "data")
-    api = running.api()
-    for name, content in (("add", ADD), ("failing", FAILING), ("sleep", SLEEP)):
-        script = {"path": f"u/admin/{name}", "content": content, "language": "python3", "lock": "", "summary": ""}
-        api.post("scripts/create", script)
-    yield running
-    assert running.end() == 0
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from uuid import uuid4
 
-import msgspec
 import pytest
 
 from millhand.core.credentials import (
@@ -59,14 +58,12 @@ def test_job_tokens_come_back(claims):
     assert read_job_token(SECRET, token) == claims
 
 
-@pytest.mark.parametrize("damage", ["secret", "expired", "text", "unsigned"])
+@pytest.mark.parametrize("damage", ["secret", "text", "unsigned"])
 def test_other_job_tokens_are_refused(claims, damage):
-    """A token of another secret, expired, malformed or unsigned is none."""
-    expired = msgspec.structs.replace(claims, exp=int(time.time()) - 1)
+    """A token of another secret, malformed or unsigned is none."""
     none_header = "eyJhbGciOiJub25lIiwidHlwIjoiSldUIn0"
     tokens = {
         "secret": sign_job_token(SECRET + "x", claims),
-        "expired": sign_job_token(SECRET, expired),
         "text": "jwt_a.b.c",
         "unsigned": f"jwt_{none_header}.{sign_job_token(SECRET, claims).split('.')[1]}.",
     }

@@ -94,6 +94,20 @@ async def test_retention_drops_days_and_deletes_the_rest(database):
     assert await database.fetchval("select to_regclass('job_p20200101')") is None
 
 
+async def test_one_clock_ahead_deletes_nothing(database):
+    """Retention goes by the database's clock or this machine's, whichever is behind: a clock set wrong erases no record."""
+    host = await Host(database, new_host()).register()
+    await queue.push(database, [new_job()])
+    await completion.complete(database, [report(*(await host.claim()))], host.info.incarnation)
+    ahead = datetime.now(UTC) + timedelta(days=400)
+
+    assert await retention.drop_old_jobs(database, retention_s=86_400, own=ahead) == 0
+    assert await retention.drop_old_jobs(database, retention_s=86_400, now=ahead) == 0
+    assert await database.fetchval("select count(*) from job_completed") == 1
+    assert await retention.drop_old_jobs(database, retention_s=86_400, own=ahead, now=ahead) == 0
+    assert await database.fetchval("select count(*) from job_completed") == 0
+
+
 async def test_coming_days_have_partitions(database):
     """The duty makes what is missing of the coming days."""
     today = f"{datetime.now(UTC):%Y%m%d}"

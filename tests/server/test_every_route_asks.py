@@ -35,6 +35,7 @@ BODIES: dict[str, Any] = {
     "runScriptPreviewInline": CODE,
     "runBatch": [{"kind": "noop"}],
     "addBatchJobs": {"kind": "noop"},
+    "batchReRunJobs": {"job_ids": [JOB]},
     "getStartedAtByIds": [JOB],
     "setJobProgress": {"percent": 1},
     "cancelSelection": [JOB],

@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
+import msgspec
 import pytest
 
 from millhand.core.credentials import JobClaims, sign_job_token
@@ -208,6 +209,10 @@ async def test_a_job_has_a_token_as_long_as_it_runs(api, admin, worker):
         assert (await job.get(f"{W}/users/whoami")).json()["username"] == "admin"
         assert (await job.get(f"{W}/jobs_u/get/{job_id}")).status_code == 200
         assert (await job.get("/api/w/admins/jobs/list")).status_code == 403
+        past = sign_job_token(secret, msgspec.structs.replace(_claims(job_id), exp=int(time.time()) - 1))
+        async with api.client(past) as late:
+            answer = await late.get("/api/users/whoami")
+            assert (answer.status_code, "has run past its timeout" in answer.text) == (401, True)
         assert (await job.post("/api/users/tokens/create", json={})).status_code == 403
         assert (await job.post("/api/workspaces/create", json={"id": "x", "name": "x"})).status_code == 403
         await admin.post(f"{W}/jobs_u/queue/cancel/{job_id}", json={})
@@ -216,13 +221,17 @@ async def test_a_job_has_a_token_as_long_as_it_runs(api, admin, worker):
             return (await job.get("/api/users/whoami")).status_code == 401
 
         await eventually(refused)
-    claims = JobClaims(
-        email=LOGIN["email"], username="admin", workspace_id="main", job_id=UUID(job_id), permissioned_as="u/admin",
-        exp=int(time.time()) + 60,
-    )  # fmt: skip
+    claims = _claims(job_id)
     for forged in (sign_job_token("another secret, long enough for HS256", claims), sign_job_token(secret, claims)):
         async with api.client(forged) as late:
             assert (await late.get("/api/users/whoami")).status_code == 401
+
+
+def _claims(job_id):
+    return JobClaims(
+        email=LOGIN["email"], username="admin", workspace_id="main", job_id=UUID(job_id), permissioned_as="u/admin",
+        exp=int(time.time()) + 60,
+    )  # fmt: skip
 
 
 async def _there(tokens, job_id):

@@ -19,7 +19,7 @@ async def test_run_by_path_answers_with_a_bare_id(api, admin):
 
     answer = await admin.post(f"{W}/jobs/run/p/u/admin/hello", json={"x": 2})
 
-    assert (answer.status_code, answer.headers["content-type"]) == (201, "text/plain; charset=utf-8")
+    assert (answer.status_code, answer.headers["content-type"]) == (201, "text/plain; charset=utf-8"), answer.text
     assert (await jobs.args_of(api.database, "main", UUID(answer.text))) == b'{"x":2}'
 
 
@@ -149,6 +149,38 @@ async def test_batches_are_pushed_in_one_call(api, admin):
     wrong = await admin.post(f"{W}/jobs/run/batch", json=[*items, {"content": "x", "language": "cobol"}])
     assert (wrong.status_code, "job 2502" in wrong.text) == (400, True)
     assert sum(count.n_queued for count in await queue.counts(api.database)) == 2502
+
+
+async def test_jobs_are_run_again(api, admin):
+    """The same code with the same arguments, or what is chosen instead; what can't be run again is told in its line."""
+    await admin.deploy("u/admin/hello", "def main(x=1): return x")
+    one = await admin.run("u/admin/hello", {"x": 1, "y": "a"})
+    other = await admin.preview("def main(): return 2", tag="special")
+    await admin.deploy("u/admin/hello", "def main(x=1): return 2 * x")
+    nobody, noop = str(uuid4()), (await admin.post(f"{W}/jobs/add_batch_jobs/1", json={"kind": "noop"})).json()[0]
+    choice = {"use_latest_version": True, "input_transforms": {"x": {"type": "static", "value": 5}}}
+
+    async def again(*ids, **more):
+        answer = await admin.post(
+            f"{W}/jobs/run/batch_rerun_jobs", json={"job_ids": ids, "flow_options_by_path": {}, **more}
+        )
+        assert (answer.status_code, answer.headers["content-type"]) == (201, "text/plain; charset=utf-8"), answer.text
+        return answer.text.splitlines()
+
+    async def job(job_id):
+        return (await admin.get(f"{W}/jobs_u/get/{job_id}")).json()
+
+    same, missing, preview, instant = await again(one, nobody, other, noop, script_options_by_path={})
+    assert [(await job(each))["args"] for each in (one, same)] == [{"x": 1, "y": "a"}] * 2
+    assert (await job(same))["script_hash"] == (await job(one))["script_hash"]
+    assert [(await job(preview))[key] for key in ("raw_code", "tag")] == ["def main(): return 2", "special"]
+    assert (missing.partition(":")[0], nobody in missing, "noop" in instant) == ("Error", True, True)
+    (newer,) = await again(one, script_options_by_path={"u/admin/hello": choice})
+    assert (await job(newer))["args"] == {"x": 5, "y": "a"}
+    assert (await job(newer))["script_hash"] != (await job(one))["script_hash"]
+    choice["input_transforms"]["x"] = {"type": "javascript", "expr": "1 + 1"}
+    (refused,) = await again(one, script_options_by_path={"u/admin/hello": choice})
+    assert "only static values" in refused
 
 
 async def test_add_batch_jobs_makes_many_alike(api, admin):

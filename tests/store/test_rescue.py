@@ -139,3 +139,19 @@ async def test_rescue_is_bounded(database, host):
     await workers.deregister(database, host.info.incarnation)
 
     assert [(await rescue(database, limit=2)).n_jobs for _ in range(4)] == [2, 2, 1, 0]
+
+
+async def test_a_clock_set_back_hides_no_dead_host(database, now):
+    """After the database's clock went back an hour, a host that died before is found out one lease later, not in an hour."""
+    await queue.push(database, [new_job(), new_job()])
+    dead = await Host(database, new_host(lease_s=10)).register(now=now + timedelta(hours=1))
+    alive = await Host(database, new_host(lease_s=10)).register(now=now + timedelta(hours=1))
+    (lost,) = await dead.claim(now=now + timedelta(hours=1))
+    (kept,) = await alive.claim(now=now + timedelta(hours=1))
+
+    assert (await rescue(database, now=now)).n_jobs == 0
+    assert await database.fetchval("select max(started_at) from job_queue") == now
+    assert (await rescue(database, now=now + timedelta(seconds=9))).n_jobs == 0
+    assert not (await workers.ping(database, alive.info, BEAT, now=now + timedelta(seconds=9))).lease_lost
+    assert (await rescue(database, now=now + timedelta(seconds=11))).requeued == (lost.id,)
+    assert await queue.release(database, [(kept.id, kept.attempt)], alive.info.incarnation)

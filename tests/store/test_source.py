@@ -259,6 +259,16 @@ async def test_scripts_are_kept_once_they_are_locked(database, source):
     assert await source.script("main", 6) is None
 
 
+async def test_the_newest_version_is_the_last_deployed(database, source):
+    """Whatever the clock says, a version that is deployed later is newer."""
+    await database.execute("insert into workspace (id, name, owner) values ('main', 'main', 'admin')")
+    hour_ago = datetime.now(UTC) - timedelta(hours=1)
+    await scripts.insert(database, script(hash=1))
+    await scripts.insert(database, script(hash=2), now=hour_ago)
+
+    assert (await source.script_at("main", script().path)).hash == 2
+
+
 async def test_cached_results(database, source):
     """A kept result is found by its key."""
     await database.execute(completion.SQL.cache_results, ["k"], [b"1"], [60], None)

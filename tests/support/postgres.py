@@ -36,6 +36,7 @@ class PostgresServer:
 
     def __init__(self, **settings: str) -> None:
         self._settings = _SETTINGS | settings
+        self.env: dict[str, str] = {}  # added to its environment from the next start on
         self.directory = Path(tempfile.mkdtemp(prefix="mh-pg-", dir="/tmp"))
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -107,6 +108,7 @@ class PostgresServer:
                 user=self._user,
                 group=pwd.getpwnam(self._user).pw_gid if self._user else None,
                 extra_groups=[] if self._user else None,
+                env={**os.environ, **self.env},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,

@@ -9,6 +9,7 @@ import pytest
 
 from millhand.duties.run import Duties, DutySettings
 from millhand.store.pool import Database
+from tests.support.postgres import PostgresServer
 from tests.system.stage import Stage
 from tests.system.witness import Witness
 
@@ -18,6 +19,16 @@ async def database(database_url: str) -> AsyncIterator[Database]:
     """Return a connection pool of the tester."""
     async with Database(database_url, application_name="test", max_size=4) as opened:
         yield opened
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """Return a PostgreSQL that may be killed: what it has committed, it keeps."""
+    server = PostgresServer(synchronous_commit="on")
+    try:
+        yield server
+    finally:
+        server.remove()
 
 
 @pytest.fixture

@@ -42,6 +42,7 @@ _WATCH_S = 0.2
 _PAUSE_S = 2.0
 _MAX_SOCKET_PATH = 103  # the shortest limit among the systems we run on, less one
 _MAX_LOG_BYTES = 10 * 1024 * 1024
+_LEAST_ROOM = 32 * 1024 * 1024  # two segments of its write-ahead log
 _PR_SET_PDEATHSIG = 1
 
 log = structlog.get_logger()
@@ -86,11 +87,11 @@ class EmbeddedPostgres:
             await asyncio.sleep(_WATCH_S)
             if self.pid is not None:
                 continue
-            log.warning("postgres.died", log=str(self._log_file))
+            log.warning("postgres.died", log=str(self._log_file), **self._why())
             try:
                 await self._launch()
             except (MillhandError, TimeoutError) as error:
-                log.warning("postgres.start_failed", error=str(error))
+                log.warning("postgres.start_failed", error=str(error), **self._why())
                 await asyncio.sleep(_PAUSE_S)
 
     async def stop(self) -> None:
@@ -101,6 +102,12 @@ class EmbeddedPostgres:
             if self._sockets.parent != self._dir:
                 self._sockets.rmdir()
         self._process = None
+
+    def _why(self) -> dict[str, str]:
+        """Return what may be said of the cause, and what to do."""
+        if shutil.disk_usage(self._cluster).free > _LEAST_ROOM:
+            return {}
+        return {"cause": f"the disk of {self._cluster} is full", "do": "make room there; all goes on by itself then"}
 
     @property
     def _log_file(self) -> Path:
@@ -244,7 +251,10 @@ class EmbeddedPostgres:
         async with asyncio.timeout(_READY_S):
             while not self._is_ready():
                 if self._process.poll() is not None:
-                    raise MillhandError(f"PostgreSQL did not start:\n{self._log_tail()}\n(whole log: {self._log_file})")
+                    hint = "".join(f"\n{key}: {text}" for key, text in self._why().items())
+                    raise MillhandError(
+                        f"PostgreSQL did not start:\n{self._log_tail()}\n(whole log: {self._log_file}){hint}"
+                    )
                 await asyncio.sleep(_POLL_S)
 
     def _is_ready(self) -> bool:

@@ -34,6 +34,7 @@ def configure(environment: Mapping[str, str]) -> None:
         cache_logger_on_first_use=True,
     )
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)  # a database that is away: we say so ourselves, in a line
 
 
 def _console() -> structlog.dev.ConsoleRenderer:

@@ -30,7 +30,6 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     scopes: tuple[str, ...] | None = None  # None: all that the person may do
     workspace_id: str | None = None  # the token counts in this workspace only
     job_id: UUID | None = None  # the token of a running job
-    expires_at: datetime | None = None
     token_prefix: str = ""
 
     @property

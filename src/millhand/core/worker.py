@@ -140,5 +140,5 @@ class JobSource(Protocol):
         ...
 
     def job_token(self, job: ClaimedJob, *, ttl_s: float) -> str:
-        """Return a short-lived API token with the rights of the job and nothing more."""
+        """Return an API token with the rights of the job and nothing more, for so many seconds after its claim."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import structlog
 
@@ -20,10 +20,15 @@ async def make_partitions(database: Database) -> list[str]:
         return await partitions.ensure(connection)
 
 
-async def drop_old_jobs(database: Database, *, retention_s: float, now: datetime | None = None) -> int:
-    """Drop whole days past retention, then delete what is left of them; returns how many jobs were deleted singly."""
-    cutoff = (now or datetime.now(UTC)) - timedelta(seconds=retention_s)
+async def drop_old_jobs(
+    database: Database, *, retention_s: float, own: datetime | None = None, now: datetime | None = None
+) -> int:
+    """Drop whole days past retention, then delete what is left of them; returns how many jobs were deleted singly.
+
+    `own` is the time by this machine's clock, `now` by the database's. The one that is behind counts.
+    """
     async with database.acquire() as connection:
+        cutoff = await retention.cutoff(connection, retention_s, own=own or datetime.now(UTC), now=now)
         if dropped := await partitions.drop_before(connection, cutoff):
             log.info("partitions.dropped", partitions=dropped)
     n_deleted = 0

@@ -119,7 +119,7 @@ async def _start(
         pusher=Pusher(database, notifier),
         runnables=runnables,
         served_tags=ServedTags(database),
-        auth=Authenticator(database, job_secret=secret, clock=clock, trust_s=settings.token_cache_s),
+        auth=Authenticator(database, job_secret=secret, trust_s=settings.token_cache_s),
         logins=LoginLimiter(clock),
         clock=clock,
     )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from datetime import datetime
 from uuid import UUID
 
 import msgspec
@@ -33,10 +32,9 @@ class _Remembered(msgspec.Struct, frozen=True):
 class Authenticator:
     """Turns tokens into identities. Remembers them for seconds: what is revoked here is forgotten here at once."""
 
-    def __init__(self, database: Database, *, job_secret: str, clock: Clock, trust_s: float) -> None:
+    def __init__(self, database: Database, *, job_secret: str, trust_s: float) -> None:
         self._database = database
         self._job_secret = job_secret
-        self._clock = clock
         self._trust_s = trust_s
         self._known: dict[bytes, _Remembered] = {}
         self._workspaces: dict[str, float] = {}
@@ -46,14 +44,11 @@ class Authenticator:
         key = credentials.token_hash(token)
         remembered = self._known.get(key)
         if remembered is not None and time.monotonic() < remembered.until:
-            if not self._expired(remembered.identity.expires_at):
-                return remembered.identity
-            raise _expired()
-        identity = await (
-            self._of_job(token) if token.startswith(credentials.JOB_TOKEN_PREFIX) else self._of_token(key)
-        )
-        self._remember(key, identity)
-        return identity
+            return remembered.identity
+        if token.startswith(credentials.JOB_TOKEN_PREFIX):
+            return self._remember(key, await self._of_job(token), JOB_TRUST_S)
+        known = await self._of_token(key)
+        return self._remember(key, known.identity, self._trust_s if known.left_s is None else known.left_s)
 
     async def enter(self, identity: Identity, workspace_id: str) -> Member:
         """Return what somebody is in a workspace; raises PermissionDeniedError, or NotFoundError where there is none."""
@@ -75,37 +70,41 @@ class Authenticator:
         """Look somebody's rights up anew: they have changed."""
         self._known = {key: known for key, known in self._known.items() if known.identity.email != email}
 
-    async def _of_token(self, key: bytes) -> Identity:
+    async def _of_token(self, key: bytes) -> people.Known:
         known = await people.by_token(self._database, key)
         if known is None:
             raise NotAuthenticatedError("this token is not known here; log in, or make a new one")
         if known.expired:
-            raise _expired()
+            raise NotAuthenticatedError("this token has expired; log in, or make a new one")
         if known.disabled:
             raise NotAuthenticatedError(f"the account {known.identity.email} is disabled")
         if known.untouched:
             await people.touch_token(self._database, key)
-        return known.identity
+        return known
 
     async def _of_job(self, token: str) -> Identity:
         claims = credentials.read_job_token(self._job_secret, token)
         if claims is None:
-            raise NotAuthenticatedError("this job token is malformed, expired or not of this instance")
+            raise NotAuthenticatedError("this job token is malformed or not of this instance")
         identity = await people.by_job(
-            self._database, job_id=claims.job_id, workspace_id=claims.workspace_id, email=claims.email
+            self._database,
+            job_id=claims.job_id,
+            workspace_id=claims.workspace_id,
+            email=claims.email,
+            until=claims.exp,
         )
         if identity is None:
-            raise NotAuthenticatedError(f"job {claims.job_id} does not run; its token ended with it")
+            raise NotAuthenticatedError(
+                f"job {claims.job_id} does not run any more, or has run past its timeout; its token ended with it"
+            )
         return identity
 
-    def _remember(self, key: bytes, identity: Identity) -> None:
+    def _remember(self, key: bytes, identity: Identity, longest_s: float) -> Identity:
+        """Trust a token for a while, by the monotonic clock: what is set at the machine's other clock changes nothing."""
         if len(self._known) >= MAX_REMEMBERED:
             self._known.clear()
-        trust_s = self._trust_s if identity.job_id is None else min(JOB_TRUST_S, self._trust_s)
-        self._known[key] = _Remembered(identity, time.monotonic() + trust_s)
-
-    def _expired(self, expires_at: datetime | None) -> bool:
-        return expires_at is not None and expires_at <= self._clock.now()
+        self._known[key] = _Remembered(identity, time.monotonic() + min(longest_s, self._trust_s))
+        return identity
 
     async def _exists(self, workspace_id: str) -> bool:
         if time.monotonic() < self._workspaces.get(workspace_id, 0):
@@ -149,7 +148,3 @@ def refuse_jobs(job_id: UUID | None, what: str) -> None:
     """Raise PermissionDeniedError where a job's token is used for what outlives the job."""
     if job_id is not None:
         raise PermissionDeniedError(f"the token of a job can't {what}; use a token of a person")
-
-
-def _expired() -> NotAuthenticatedError:
-    return NotAuthenticatedError("this token has expired; log in, or make a new one")

@@ -51,6 +51,21 @@ _MANY_BODY = Schema(
 )
 
 
+_CHOICES = Schema(
+    type=OpenAPIType.OBJECT,
+    description="By path: input_transforms (static ones), use_latest_version.",
+)
+_RERUNS_BODY = Schema(
+    type=OpenAPIType.OBJECT,
+    properties={
+        "job_ids": Schema(type=OpenAPIType.ARRAY, items=_TEXT),
+        "script_options_by_path": _CHOICES,
+        "flow_options_by_path": _CHOICES,
+    },
+    required=["job_ids"],
+)
+
+
 async def read(request: ApiRequest, kind: type[T]) -> T:
     """Return the body of a request as a record; raises BadRequestError saying what is wrong where."""
     body = await request.body()
@@ -90,6 +105,14 @@ class TakesBatch(Operation):
 
     def __post_init__(self) -> None:
         self.request_body = _json(Schema(type=OpenAPIType.ARRAY, items=_ITEM_BODY))
+
+
+@dataclass
+class TakesReruns(Operation):
+    """Takes the ids of jobs, and what is to differ."""
+
+    def __post_init__(self) -> None:
+        self.request_body = _json(_RERUNS_BODY)
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -54,14 +54,13 @@ async def deploy(
     workspace_id: str,
     identity: Identity,
     member: Member,
-    now: datetime,
     skip_if_same: bool = False,
 ) -> Deployed:
     """Add a version of a script, and push the job that resolves its dependencies where it has to be done.
 
     Raises BadRequestError for what can't be a script, ConflictError where `parent_hash` is not the newest version.
     """
-    draft = _draft(new, workspace_id=workspace_id, created_by=member.username, now=now)
+    draft = _draft(new, workspace_id=workspace_id, created_by=member.username)
     async with database.transaction() as connection:
         head = await scripts.lock_path(connection, workspace_id, new.path)
         if skip_if_same and head is not None and not head.gone:
@@ -78,7 +77,7 @@ async def deploy(
     return Deployed(hash=script.hash, is_new=True)
 
 
-def _draft(new: Deployment, *, workspace_id: str, created_by: str, now: datetime) -> Script:
+def _draft(new: Deployment, *, workspace_id: str, created_by: str) -> Script:
     """Return the script as it will be, but for its hash and its place in the history."""
     check_path(new.path)
     language = parse_language(new.language)
@@ -104,7 +103,7 @@ def _draft(new: Deployment, *, workspace_id: str, created_by: str, now: datetime
         tag=check_tag(new.tag) if new.tag else None,
         envs=tuple(new.envs or ()),
         created_by=created_by,
-        created_at=now,
+        created_at=datetime.now(UTC),  # as good as any: the database sets it
         archived=False,
         deleted=False,
         options=msgspec.convert(options, ScriptOptions),

@@ -26,7 +26,7 @@ from millhand.core.errors import (
     PermissionDeniedError,
     TooLargeError,
 )
-from millhand.store.errors import DataError
+from millhand.store.errors import DataError, DiskFullError
 from millhand.store.pool import CONNECTION_ERRORS
 
 log = structlog.get_logger(__name__)
@@ -72,10 +72,13 @@ def of_framework(request: Request[Any, Any, Any], error: HTTPException) -> Respo
     return text(error.status_code, f"Bad request: {words}")
 
 
-def unreachable(_: Request[Any, Any, Any], error: Exception) -> Response[str]:
-    """Answer while the database is away."""
+def unreachable(_: Request[Any, Any, Any], error: BaseException) -> Response[str]:
+    """Answer while the database is away, or takes nothing."""
     log.warning("http.database_unavailable", error=str(error), kind=type(error).__name__)
-    answer = text(503, "Unavailable: the database can't be reached right now; try again in a moment")
+    words = "the database can't be reached right now; try again in a moment"
+    if isinstance(error, DiskFullError):
+        words = "the disk of the database is full; once there is room on it again, all goes on by itself"
+    answer = text(503, f"Unavailable: {words}")
     answer.headers["retry-after"] = "1"
     return answer
 
@@ -85,7 +88,7 @@ def unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[st
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, CONNECTION_ERRORS):
-            return unreachable(request, error)
+            return unreachable(request, cause)
         if isinstance(cause, MillhandError):
             return on_purpose(request, cause)
         cause = cause.__cause__

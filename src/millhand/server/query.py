@@ -12,6 +12,8 @@ from litestar.params import FromQuery
 from millhand.core.errors import BadRequestError
 from millhand.core.ids import hash_from_hex
 from millhand.core.script import check_path
+from millhand.server.request import ApiRequest
+from millhand.store import jobs
 from millhand.store.jobs import JobFilter, Page
 
 MAX_INT = 2**31 - 1
@@ -22,8 +24,7 @@ LIST_PER_PAGE = 30
 class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     """How a run is asked for, beside its arguments."""
 
-    scheduled_for: datetime | None = None
-    scheduled_in_secs: float | None = None
+    scheduled_for: datetime | None = None  # None: now, by the database's clock
     tag: str | None = None
     timeout: int | None = None  # seconds
     priority: int | None = None
@@ -35,18 +36,10 @@ class RunOptions(msgspec.Struct, frozen=True, kw_only=True):
     queue_limit: int | None = None
     include_header: str | None = None
 
-    def due(self, now: datetime) -> datetime | None:
-        """Return when the run is due; None means now, by the database's clock."""
-        if self.scheduled_in_secs is None:
-            return self.scheduled_for
-        try:
-            return now + timedelta(seconds=self.scheduled_in_secs)
-        except OverflowError:
-            raise BadRequestError("scheduled_in_secs lies beyond the calendar") from None
-
 
 async def run_options(
     *,
+    request: ApiRequest,
     scheduled_for: FromQuery[datetime | None] = None,
     scheduled_in_secs: FromQuery[float | None] = None,
     tag: FromQuery[str | None] = None,
@@ -74,8 +67,7 @@ async def run_options(
     _within("cache_ttl", cache_ttl, least=0)
     _within("queue_limit", queue_limit, least=0)
     return RunOptions(
-        scheduled_for=scheduled_for,
-        scheduled_in_secs=scheduled_in_secs,
+        scheduled_for=scheduled_for if scheduled_in_secs is None else await _in(request, scheduled_in_secs),
         tag=tag or None,
         timeout=None if timeout is None else math.ceil(timeout),
         priority=priority,
@@ -87,6 +79,14 @@ async def run_options(
         queue_limit=queue_limit,
         include_header=include_header,
     )
+
+
+async def _in(request: ApiRequest, seconds: float) -> datetime:
+    """Return the time in so many seconds, by the database's clock: it decides when a job is due."""
+    try:
+        return await jobs.database_time(request.database) + timedelta(seconds=seconds)
+    except OverflowError:
+        raise BadRequestError("scheduled_in_secs lies beyond the calendar") from None
 
 
 class JobQuery(msgspec.Struct, frozen=True, kw_only=True):

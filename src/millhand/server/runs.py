@@ -290,7 +290,7 @@ def _who_and_when(request: ApiRequest, workspace: str, options: RunOptions) -> d
         "created_by": request.member.username,
         "permissioned_as": f"u/{request.member.username}",
         "email": request.identity.email,
-        "scheduled_for": options.due(request.services.clock.now()),
+        "scheduled_for": options.scheduled_for,
         "parent_job": options.parent_job,
         "root_job": options.root_job,
         "visible_to_owner": not options.invisible_to_owner,

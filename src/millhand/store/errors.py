@@ -4,4 +4,5 @@ from __future__ import annotations
 
 import asyncpg
 
+DiskFullError = asyncpg.DiskFullError  # PostgreSQL has no room for what it was given
 DataError = asyncpg.DataError  # a value that no column can hold: a NUL byte in a text, a number out of range

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -295,6 +295,11 @@ async def why(connection: Any, workspace_id: str, job_id: UUID) -> Facts | None:
     }
     values.pop("id")
     return Facts(**values)
+
+
+async def database_time(connection: Any) -> datetime:
+    """Return the database's time."""
+    return datetime.fromtimestamp(await clock_ms(connection) / 1000, UTC)
 
 
 async def clock_ms(connection: Any) -> int:

@@ -25,7 +25,8 @@ async def ensure(connection: Any, *, now: datetime | None = None) -> list[str]:
 
     Yesterday's is there for hosts whose clocks are behind. Where another process is at it, leaves it to that one.
     """
-    today = (now or datetime.now(UTC)).replace(hour=0, minute=0, second=0, microsecond=0)
+    now = now or await connection.fetchval(SQL.database_time)
+    today = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     if not await connection.fetchval(SQL.try_lock):
         return []
     try:

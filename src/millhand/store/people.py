@@ -37,9 +37,14 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What the database knows of a token."""
 
     identity: Identity
-    expired: bool
+    left_s: float | None  # until it expires, by the database's clock; None: never
     disabled: bool
     untouched: bool  # its last use was noted more than a minute ago
+
+    @property
+    def expired(self) -> bool:
+        """Tell whether its time is over."""
+        return self.left_s is not None and self.left_s <= 0
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
@@ -94,15 +99,14 @@ async def by_token(connection: Any, token_hash: bytes) -> Known | None:
         memberships=_memberships(row["members"]),
         scopes=None if row["scopes"] is None else tuple(row["scopes"]),
         workspace_id=row["workspace_id"],
-        expires_at=row["expiration"],
         token_prefix=row["token_prefix"],
     )
-    return Known(identity=identity, expired=bool(row["expired"]), disabled=row["disabled"], untouched=row["untouched"])
+    return Known(identity=identity, left_s=row["left_s"], disabled=row["disabled"], untouched=row["untouched"])
 
 
-async def by_job(connection: Any, *, job_id: UUID, workspace_id: str, email: str) -> Identity | None:
-    """Return whose rights a job has, without what goes beyond its workspace; None unless it runs."""
-    row = await connection.fetchrow(SQL.identity_of_job, job_id, workspace_id, email)
+async def by_job(connection: Any, *, job_id: UUID, workspace_id: str, email: str, until: int) -> Identity | None:
+    """Return whose rights a job has, without what goes beyond its workspace; None unless it runs, or after `until`."""
+    row = await connection.fetchrow(SQL.identity_of_job, job_id, workspace_id, email, until)
     if row is None or row["disabled"]:
         return None
     member = _memberships(row["members"]).get(workspace_id)
@@ -209,8 +213,9 @@ async def create_token(
     workspace_id: str | None = None,
     scopes: Sequence[str] | None = None,
     expiration: datetime | None = None,
+    ttl_s: float | None = None,
 ) -> str:
-    """Make a token and return it: the only time that it is seen."""
+    """Make a token, for ever or until a time or for some seconds, and return it: the only time that it is seen."""
     token = credentials.new_token()
     await connection.execute(
         SQL.insert_token,
@@ -221,6 +226,7 @@ async def create_token(
         workspace_id,
         scopes,
         expiration,
+        ttl_s,
     )
     return token
 

@@ -7,12 +7,14 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from millhand.core.job import MAX_ATTEMPTS_LOST, LogChunk, error_result
 from millhand.store import logs
 from millhand.store.pool import Database
 from millhand.store.sql_files import load
 
+log = structlog.get_logger(__name__)
 SQL = load("rescue")
 
 RESCUE_AT_ONCE = 1000
@@ -45,6 +47,9 @@ async def rescue(
     What happened is written to each job's log in the same transaction.
     """
     async with database.transaction() as connection:
+        if pulled_back := await connection.fetch(SQL.pull_back_leases, now):
+            await connection.execute(SQL.pull_back_starts, now)
+            log.warning("leases.pulled_back", n_hosts=len(pulled_back), cause="the database's clock was set back")
         rows = await connection.fetch(
             SQL.rescue_jobs, max_lost, restart, _given_up(max_lost, restart=restart), limit, now
         )

@@ -13,6 +13,11 @@ from millhand.store.sql_files import load
 SQL = load("retention")
 
 
+async def cutoff(connection: Any, retention_s: float, *, own: datetime, now: datetime | None = None) -> datetime:
+    """Return before when jobs are past retention, by the database's clock or by `own`, whichever is behind."""
+    return await connection.fetchval(SQL.cutoff, retention_s, own, now)  # type: ignore[no-any-return]
+
+
 async def delete_jobs(database: Database, cutoff: datetime, *, limit: int = 1000) -> int:
     """Delete jobs that ended before a time, with arguments, results, logs and streams; returns how many."""
     first = id_floor(int(cutoff.timestamp() * 1000))

@@ -80,8 +80,8 @@ async def lock_path(connection: Any, workspace_id: str, path: str) -> Head | Non
     return row and Head(hash=row["hash"], parent_hashes=tuple(row["parent_hashes"]), gone=row["gone"])
 
 
-async def insert(connection: Any, script: Script) -> None:
-    """Add a version; raises ConflictError where this very version exists."""
+async def insert(connection: Any, script: Script, *, now: datetime | None = None) -> None:
+    """Add a version as the newest of its path; raises ConflictError where this very version exists."""
     try:
         await connection.execute(
             SQL.insert_script,
@@ -101,6 +101,7 @@ async def insert(connection: Any, script: Script) -> None:
             script.envs,
             _encode(script.options),
             script.created_by,
+            now,
         )
     except asyncpg.UniqueViolationError:
         raise ConflictError(f"this version of {script.path} is deployed already") from None

@@ -248,13 +248,13 @@ class PgJobSource:
         return await completion.cached_result(self._database, key)
 
     def job_token(self, job: ClaimedJob, *, ttl_s: float) -> str:
-        """Return a short-lived API token with the rights of the job and nothing more."""
+        """Return an API token with the rights of the job and nothing more, for so many seconds after its claim."""
         claims = JobClaims(
             email=job.email,
             username=job.permissioned_as[2:] if job.permissioned_as.startswith("u/") else job.created_by,
             workspace_id=job.workspace_id,
             job_id=job.id,
             permissioned_as=job.permissioned_as,
-            exp=int(time.time() + ttl_s),
+            exp=int(job.started_at.timestamp() + ttl_s),  # the database's time: ours may be off
         )
         return sign_job_token(self._secret, claims)

@@ -38,7 +38,8 @@ from millhand.worker.settings import WorkerSettings
 
 T = TypeVar("T")
 
-_TOKEN_GRACE_S = 60.0  # a job's token outlives its timeout by this: `finally` blocks use it too
+# A job's token outlives its timeout by this: `finally` blocks use it too, and the answer to the claim took a while.
+_TOKEN_GRACE_S = 120.0
 _LANGUAGE_NAMES = {Language.PYTHON3: "PYTHON"}
 
 _log = structlog.get_logger()

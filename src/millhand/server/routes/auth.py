@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
 
 import msgspec
 from litestar import MediaType, Response, Router, post
@@ -66,8 +65,7 @@ def _too_many(wait_s: float) -> Response[str]:
 
 async def _session(request: ApiRequest, email: str) -> Response[str]:
     settings = request.services.settings
-    expiration = request.services.clock.now() + timedelta(seconds=settings.session_s)
-    token = await people.create_token(request.database, email=email, label=SESSION_LABEL, expiration=expiration)
+    token = await people.create_token(request.database, email=email, label=SESSION_LABEL, ttl_s=settings.session_s)
     cookie = Cookie(
         key=COOKIE,
         value=token,

@@ -10,13 +10,14 @@ from litestar import MediaType, Response, Router, get, post
 from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, FromQuery
 
-from millhand.core.errors import BadRequestError
+from millhand.core.errors import BadRequestError, PermissionDeniedError
 from millhand.core.ids import new_id
 from millhand.core.job import NewJob
 from millhand.server import arguments, bodies, runs
-from millhand.server.bodies import TakesArgs, TakesBatch, TakesBatchOf, TakesPreview
+from millhand.server.bodies import TakesArgs, TakesBatch, TakesBatchOf, TakesPreview, TakesReruns
 from millhand.server.query import RunOptions, read_hash, run_options
 from millhand.server.request import ApiRequest
+from millhand.server.rerun import Reruns, run_again
 from millhand.server.runs import BatchItem, Preview
 
 RUN = {"action": "jobs:run"}
@@ -184,6 +185,20 @@ async def add_batch_jobs(
     return await _pushed_many(request, [msgspec.structs.replace(model, id=new_id()) for _ in range(n)])
 
 
+@post(
+    "/run/batch_rerun_jobs",
+    media_type=MediaType.TEXT,
+    operation_id="batchReRunJobs",
+    opt=RUN,
+    operation_class=TakesReruns,
+)
+async def batch_rerun(request: ApiRequest, workspace: FromPath[str]) -> str:
+    """Run jobs again, as they were or with other arguments; a line for each tells the new id, or why there is none."""
+    if not request.identity.may("jobs:run"):
+        raise PermissionDeniedError("running jobs again needs a token with the scope jobs:run, for all scripts")
+    return await run_again(request, workspace, await bodies.read(request, Reruns))
+
+
 def _one_of(data: BatchOf) -> BatchItem:
     if data.kind in ("noop", "identity"):
         return BatchItem(kind=data.kind, args=data.args, tag=data.tag)  # type: ignore[arg-type]
@@ -202,6 +217,7 @@ def _one_of(data: BatchOf) -> BatchItem:
 async def _batched(request: ApiRequest, workspace: str, item: BatchItem, options: RunOptions, place: int) -> NewJob:
     try:
         own = await run_options(
+            request=request,
             scheduled_for=item.scheduled_for,
             timeout=item.timeout,
             priority=item.priority,
@@ -239,7 +255,7 @@ async def _pushed_many(request: ApiRequest, jobs: list[NewJob]) -> Response[list
 _handlers: list[Any] = [
     run_script_by_path, run_script_by_hash, run_preview, run_wait_result_by_path, run_wait_result_by_path_get,
     run_wait_result_by_hash, run_wait_result_by_hash_get, run_wait_result_preview, run_inline_preview, run_batch,
-    add_batch_jobs,
+    add_batch_jobs, batch_rerun,
 ]  # fmt: skip
 
 

@@ -43,7 +43,6 @@ async def create_script(
         workspace_id=workspace,
         identity=request.identity,
         member=request.member,
-        now=services.clock.now(),
         skip_if_same=skip_if_noop,
     )
     services.runnables.forget()

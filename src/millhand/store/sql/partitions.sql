@@ -1,5 +1,8 @@
 -- Daily partitions of the tables that only grow. The bounds are ids: a UUIDv7 starts with its time.
 
+-- name: database_time
+select now()
+
 -- name: try_lock
 -- One process at a time changes partitions; the others leave it to that one.
 select pg_try_advisory_lock(hashtext('millhand.partitions'))

@@ -3,7 +3,7 @@
 -- name: identity_of_token
 -- $1 hash of the token. Primary key of token.
 select account.email, account.username, account.super_admin, account.disabled, token.workspace_id, token.scopes,
-       token.expiration, token.token_prefix, token.expiration <= now() as expired,
+       extract(epoch from token.expiration - now())::float8 as left_s, token.token_prefix,
        token.last_used_at < now() - interval '1 minute' as untouched,
        (select coalesce(json_agg(member), '[]'::json) from member where member.email = account.email) as members
   from token
@@ -15,12 +15,14 @@ select account.email, account.username, account.super_admin, account.disabled, t
 update token set last_used_at = now() where token_hash = $1 and last_used_at < now() - interval '1 minute'
 
 -- name: identity_of_job
--- Whose rights a job has, and whether it still runs. $1 job, $2 workspace, $3 e-mail. Primary keys.
+-- Whose rights a job has, and whether it still runs. $1 job, $2 workspace, $3 e-mail, $4 when its token ends, in Unix
+-- seconds: by the database's clock, which also set it. Primary keys.
 select account.email, account.username, account.super_admin, account.disabled,
        (select coalesce(json_agg(member), '[]'::json) from member where member.email = account.email) as members
   from job_queue
   join account on account.email = $3
  where job_queue.id = $1 and job_queue.workspace_id = $2 and job_queue.state = 'running'
+   and extract(epoch from now()) < $4::bigint
 
 -- name: account
 -- $1 e-mail. Primary key.
@@ -71,9 +73,9 @@ select workspace.id, workspace.name, workspace.owner, workspace.archived,
 select created_at from member where workspace_id = $1 and email = $2
 
 -- name: insert_token
--- $1 hash, $2 its first characters, $3 e-mail, $4 label, $5 workspace, $6 scopes, $7 expiration
+-- $1 hash, $2 its first characters, $3 e-mail, $4 label, $5 workspace, $6 scopes, $7 expiration, $8 or seconds until then
 insert into token (token_hash, token_prefix, email, label, workspace_id, scopes, expiration)
-values ($1, $2, $3, $4, $5, $6, $7)
+values ($1, $2, $3, $4, $5, $6, coalesce($7::timestamptz, now() + make_interval(secs => $8)))
 
 -- name: list_tokens
 -- $1 e-mail, $2 leave out the ones of sessions and jobs, $3 limit, $4 offset. Index token_email_idx.

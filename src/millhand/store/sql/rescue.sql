@@ -1,5 +1,27 @@
 -- Rescue of jobs whose worker host is gone.
 
+-- name: pull_back_leases
+-- After the database's clock was set back, leases taken before it end too late by as much: have them end one lease from
+-- now on. A host that lives renews its own with the next ping; one that died before is found out.
+-- $1 now
+update worker_host
+   set lease_expires_at = coalesce($1::timestamptz, now()) + (lease_expires_at - pinged_at),
+       pinged_at = coalesce($1::timestamptz, now())
+ where pinged_at > coalesce($1::timestamptz, now()) + interval '1 s'
+returning incarnation
+
+-- name: pull_back_starts
+-- What runs has begun now, not later: how long it has run is asked when looking for claims that a host never heard of.
+-- Index job_queue_held_idx. $1 now
+update job_queue
+   set started_at = coalesce($1::timestamptz, now())
+  from (select id
+          from job_queue
+         where state = 'running' and started_at > coalesce($1::timestamptz, now())
+         order by id
+           for update skip locked) as ahead
+ where job_queue.id = ahead.id
+
 -- name: rescue_jobs
 -- Take the jobs of dead hosts away from them, and strike these hosts off, in one statement and one commit.
 -- A job is lost when its incarnation is not among the live ones, never by a join with a row that may be gone.

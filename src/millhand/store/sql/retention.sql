@@ -1,5 +1,10 @@
 -- What goes when its time is over, row by row. Whole days go by their partitions (`partitions.sql`).
 
+-- name: cutoff
+-- Before when jobs are past retention. Of two clocks the one behind counts: none that is ahead by mistake deletes anything.
+-- $1 seconds, $2 the time by the clock of this process, $3 now
+select least(coalesce($3::timestamptz, now()), $2::timestamptz) - make_interval(secs => $1)
+
 -- name: delete_jobs
 -- Delete jobs that ended before $1, at most $2 of them, with all they left.
 -- Ids bear the time of the push: only partitions before $1 are looked at, and the default one with its foreign ids.

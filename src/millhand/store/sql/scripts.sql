@@ -31,11 +31,15 @@ select hash, parent_hashes, archived or deleted as gone
 -- name: insert_script
 -- $1 workspace, $2 hash, $3 path, $4 content, $5 language, $6 summary, $7 description, $8 schema, $9 lock,
 -- $10 id of the job that finds the lock, $11 hashes of the parents, $12 kind, $13 tag, $14 environment, $15 options,
--- $16 who. Tells the servers, which remember what a path runs; so do all statements here that change that.
+-- $16 who, $17 now. Tells the servers, which remember what a path runs; so do all statements here that change that.
+-- The newest version is the one with the latest time: whatever the clock says, it comes after those that are there.
 with inserted as (
   insert into script (workspace_id, hash, path, content, language, summary, description, schema, lock, lock_job_id,
-                      parent_hashes, kind, tag, envs, options, created_by)
-  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+                      parent_hashes, kind, tag, envs, options, created_by, created_at)
+  values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16,
+          greatest(coalesce($17::timestamptz, clock_timestamp()),
+                   (select max(created_at) + interval '1 microsecond' from script
+                     where workspace_id = $1 and path = $3)))
   returning workspace_id, path
 )
 select pg_notify('millhand_watch', 's:' || workspace_id || ':' || path) from inserted
