@@ -209,7 +209,10 @@ def _job(**fields: Any) -> NewJob:
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """Give a throw-away folder. Jobs run as another user and reach their cache through it."""
-    with tempfile.TemporaryDirectory(prefix="millhand-bench-", ignore_cleanup_errors=True) as place:
+    """Give a throw-away folder. Jobs run as another user and reach their cache through it.
+
+    Not below /tmp: jobs have one of their own, in which a cache that lies there is shown anew for each of them.
+    """
+    with tempfile.TemporaryDirectory(prefix="millhand-bench-", dir="/var/tmp", ignore_cleanup_errors=True) as place:
         Path(place).chmod(0o755)
         yield Path(place)
