@@ -178,6 +178,11 @@ class Child(Watched):
         if self._exit is None:
             self._wait_for(self.kill)
 
+    def let_go(self) -> None:
+        """Hear no more of it: it has said all that counts, and has a moment to end by itself."""
+        self._close_out()
+        self._close_log()
+
     def _signal(self, number: int) -> None:
         if self._exit is None and self.on_signal is not None:
             self.on_signal(number)

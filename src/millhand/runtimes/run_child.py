@@ -119,8 +119,7 @@ class _Run:
         await self._over
         if self._child.gone or not self._child.read_log_now():
             return None
-        self._child.on_log = _ignore
-        self._child.kill_soon()
+        self._child.let_go()
         return Exit(code=0, memory_peak_kb=max(self._peak_kb, self._child.sampled_peak_kb))
 
     def _is_over(self) -> None:
@@ -158,10 +157,6 @@ class _Run:
             self._stopped = cause
         self._child.terminate()
         self._kill_later = self._loop.call_later(GRACE_S, self._child.kill)
-
-
-def _ignore(_text: str) -> None:
-    """Drop what is said after the answer."""
 
 
 def outcome_of(ended: Ended, *, program: str) -> Outcome:

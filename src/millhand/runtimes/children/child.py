@@ -5,7 +5,6 @@ child is the first to touch costs 3 µs, a hundred times what most of these call
 """
 
 import _signal
-import ctypes
 import json
 import os
 import resource
@@ -118,7 +117,7 @@ def become(plan, uid, run_python):
 def _follow(steps):
     for call, arguments in steps:
         if call(*arguments) == -1:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), getattr(call, "__name__", ""))
+            raise kernel.failed(getattr(call, "__name__", ""))
 
 
 def _become_user(uid):

@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import struct
+from functools import partial
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -22,17 +23,12 @@ _AT_FDCWD, _AT_RECURSIVE = -100, 0x8000
 def check(result, what):
     """Return the result of a call of the C library, or raise OSError that names it."""
     if result == -1:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), what)
+        raise failed(what)
     return result
 
 
 def unshare(flags):
     check(libc.unshare(ctypes.c_int(flags)), "unshare")
-
-
-def setns(fd, flags):
-    check(libc.setns(fd, ctypes.c_int(flags)), "setns")
 
 
 def mount(source, target, kind, flags, data=None):
@@ -67,6 +63,18 @@ _quick = ctypes.PyDLL(None, use_errno=True)  # there is one thread: nobody to le
 def call(name, *numbers):
     """Return a function of the C library and its arguments, ready to be called by a child; -1 means that it failed."""
     return getattr(_quick, name), tuple([ctypes.c_ulong(number) for number in numbers])
+
+
+def ready(name, *numbers):
+    """Return a function of the C library with its arguments; -1 means that it failed."""
+    function, arguments = call(name, *numbers)
+    return partial(function, *arguments)
+
+
+def failed(what):
+    """Return the error of the last call."""
+    code = ctypes.get_errno()
+    return OSError(code, os.strerror(code), what)
 
 
 def mounting(source, target, kind, flags, data=None):

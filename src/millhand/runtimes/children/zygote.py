@@ -44,7 +44,11 @@ class Zygote:
     def __init__(self, channel, setup):
         self.channel = channel
         self.house = child.House(setup["mode"], setup["readonly"])
-        self.folders, self.own_pids = setup["folders"], setup["own_pids"]
+        self.folders = setup["folders"]
+        self.apart = self.back = None  # calls that have the next child be process 1 of a new namespace, and not us any more
+        if self.house.sandboxed:
+            self.apart = kernel.ready("unshare", kernel.NEWPID)
+            self.back = kernel.ready("setns", setup["own_pids"], kernel.NEWPID)
         self.serve = python_main.Server(setup["path_files"]).serve
         self.plans = {}  # of children in a sandbox, by limits
         self.running = {}  # child id and user, by pid
@@ -72,23 +76,28 @@ class Zygote:
         operation, child_id, number = REQUEST.unpack_from(message)
         if operation == b"S":
             self._fork(child_id, number, message[REQUEST.size :])
-            os.closerange(1, child.GROUP + 1)
         elif child_id in self.pids:
             self._signal(self.pids[child_id], number)
         return True
 
     def _fork(self, child_id, uid, limits):
+        """Fork, in a sandbox as process 1 of a new PID namespace: cheaper than clone(2) into it by hand, and no less exact."""
         plan = self._plan(child_id, uid, limits)
         try:
-            pid = self._fork_process()
+            if self.apart is not None and self.apart() == -1:
+                raise kernel.failed("unshare")
+            pid = os.fork()
         except OSError as error:
             self.channel.send(NEWS.pack(child_id, -error.errno, 0))
-            return
-        if pid == 0:
-            child.become(plan, uid, self.serve)
-        self.running[pid], self.pids[child_id] = (child_id, uid), pid
-        if uid < 0:
-            self.channel.send(NEWS.pack(child_id, STARTED, pid))
+        else:
+            if pid == 0:
+                child.become(plan, uid, self.serve)
+            self.running[pid], self.pids[child_id] = (child_id, uid), pid
+            if uid < 0:
+                self.channel.send(NEWS.pack(child_id, STARTED, pid))
+        if self.back is not None and self.back() == -1:
+            raise kernel.failed("setns")
+        os.closerange(1, child.GROUP + 1)
 
     def _plan(self, child_id, uid, limits):
         if not self.house.sandboxed:
@@ -98,19 +107,6 @@ class Zygote:
                 self.plans.clear()
             self.plans[limits, uid < 0] = child.Plan(self.house, limits, uid=uid, folder=None)
         return self.plans[limits, uid < 0]
-
-    def _fork_process(self):
-        """Fork, in a sandbox as process 1 of a new PID namespace: cheaper than clone(2) into it by hand, and no less exact."""
-        if not self.house.sandboxed:
-            return os.fork()
-        kernel.unshare(kernel.NEWPID)
-        pid = -1
-        try:
-            pid = os.fork()
-        finally:
-            if pid:
-                kernel.setns(self.own_pids, kernel.NEWPID)
-        return pid
 
     def _make_folder(self, child_id, uid):
         folder = "%s/%d" % (self.folders, child_id)
