@@ -16,6 +16,7 @@ from millhand.runtimes.launcher import Child, Launcher, Spawn
 
 _REFILL_S = 0.002  # how long a shelf that is not empty lets the job that was just started go first
 _CALM_S = 10.0  # how long a shelf must not have been nearly empty before it keeps fewer
+_LEISURE_S = 0.02  # between two jobs, on average: then there is time for children to rehearse
 _MAX_SHELVES = 4  # kinds of limits for which children wait
 _log = structlog.get_logger(__name__)
 
@@ -76,10 +77,14 @@ class _Shelf:
         self._timer: asyncio.TimerHandle | None = None
         self._lowest = idle  # fewest that waited since the last look
         self._loop = asyncio.get_running_loop()
+        self._taken_at = self._loop.time()
+        self._pace_s = 1.0  # between two takes, lately
         self._calm: asyncio.TimerHandle = self._loop.call_later(_CALM_S, self._look)
 
     def waiting_one(self) -> Child | None:
-        child = None
+        now, child = self._loop.time(), None
+        self._pace_s += (min(now - self._taken_at, 1.0) - self._pace_s) / 4
+        self._taken_at = now
         while self._waiting and child is None:
             first = self._waiting.popleft()
             child = first if first.alive else None
@@ -92,7 +97,7 @@ class _Shelf:
 
     async def new_one(self) -> Child:
         """Start one; it rehearses while few are asked for, and does without where that would take time from jobs."""
-        return await self._launcher.spawn(self._rehearsing if self._target <= self._idle else self._spawn)
+        return await self._launcher.spawn(self._rehearsing if self._pace_s > _LEISURE_S else self._spawn)
 
     def refill(self) -> None:
         self._timer = None
