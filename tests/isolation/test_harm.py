@@ -149,15 +149,10 @@ async def test_a_fork_bomb(cell: Cell):
     assert (await cell.run("def main():\n    return 'fine'")).result == "fine"
 
 
-async def test_a_fork_bomb_next_door(cell: Cell, request: pytest.FixtureRequest):
+async def test_a_fork_bomb_next_door(cell: Cell):
     """While a job has as many processes as it may, another one starts as ever, and starts processes and threads."""
-    if cell.mode == "process-unprivileged":
+    if cell.mode in ("process-unprivileged", "bubblewrap"):
         pytest.skip("jobs share the user of their worker here, and with it the kernel's count of processes")
-    if cell.mode == "userns":
-        reason = (
-            "jobs share one user of one user namespace, and with it the count; one namespace per job would end that"
-        )
-        request.applymarker(pytest.mark.xfail(reason=reason))
     bomb = cell.begin(BOMB, limits=Limits(processes=60))
     await bomb.heard.until("refused")
     ran = await cell.run(FORKS, limits=Limits(processes=60))

@@ -28,8 +28,9 @@ DEVICES = ("/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom",
 class House:
     """What is the same for all children of a zygote."""
 
-    def __init__(self, mode, readable):
+    def __init__(self, mode, readable, filtering=None):
         self.mode = mode
+        self.filtering = filtering  # the call that filters system calls, where the zygote hasn't done that for all
         self.sandboxed = mode in ("sandbox", "userns")
         self.readable = readable  # what of the machine children may see
         self.in_tmp = [path for path in readable if path.startswith("/tmp/") and os.path.exists(path)]
@@ -65,6 +66,20 @@ class Plan:
         yield (_mount_around, (new_tmp, self.house.in_tmp)) if self.house.in_tmp else new_tmp
         if not self.network:
             yield _raise_loopback, ()
+        if self.house.mode == "userns":
+            yield from self._be_counted_alone()
+
+    def _be_counted_alone(self):
+        """The kernel counts processes by user and user namespace: jobs that are one user need a namespace each.
+
+        Before the limit is lowered: what it is at this moment bounds all processes of the namespaces below.
+        """
+        yield kernel.call("unshare", kernel.NEWUSER)
+        yield _write, ("/proc/self/setgroups", b"deny")
+        yield _write, ("/proc/self/uid_map", b"%d %d 1" % (os.geteuid(), os.geteuid()))
+        yield _write, ("/proc/self/gid_map", b"%d %d 1" % (os.getegid(), os.getegid()))
+        if self.house.filtering is not None:  # only now: it refuses new user namespaces
+            yield self.house.filtering
 
     def _limit(self):
         if self.house.mode == "none":
@@ -208,6 +223,12 @@ def _raise_loopback():
     probe = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     fcntl.ioctl(probe.fileno(), _SIOCSIFFLAGS, struct.pack("16sH14x", b"lo", 1))  # IFF_UP
     probe.close()
+
+
+def _write(path, text):
+    fd = os.open(path, os.O_WRONLY)
+    os.write(fd, text)
+    os.close(fd)
 
 
 def _lowering(which, value):

@@ -43,9 +43,11 @@ class Zygote:
 
     def __init__(self, channel, setup):
         self.channel = channel
-        self.house = child.House(setup["mode"], setup["readonly"])
+        self.house = child.House(setup["mode"], setup["readonly"], setup["filtering"])
         self.folders = setup["folders"]
-        self.apart = self.back = None  # calls that have the next child be process 1 of a new namespace, and not us any more
+        self.apart = self.back = (
+            None  # calls that have the next child be process 1 of a new namespace, and not us any more
+        )
         if self.house.sandboxed:
             self.apart = kernel.ready("unshare", kernel.NEWPID)
             self.back = kernel.ready("setns", setup["own_pids"], kernel.NEWPID)
@@ -164,15 +166,32 @@ def enter(setup):
     root.build(setup["root"], setup["readonly"], setup["hidden"], setup["uids"], setup["mode"] == "userns")
 
 
-def narrow(mode):
+def narrow(setup):
     """Take from the children what of the kernel they don't need; return what is missing of that and why, or ""."""
-    if mode == "none":
-        return ""
+    setup["filtering"] = None
     try:
-        kernel.forbid_calls()
+        if setup["mode"] == "userns":  # there each does it, in a user namespace of its own
+            _try_in_another(kernel.forbid_calls)
+            setup["filtering"] = kernel.forbidding()
+        elif setup["mode"] != "none":
+            kernel.forbid_calls()
     except OSError as error:
         return "no filter of system calls: %s" % error
     return ""
+
+
+def _try_in_another(what):
+    """Do something in a process that ends with it; raises the OSError that it raises there."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            what()
+        except OSError as error:
+            os._exit(error.errno)
+        os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if code:
+        raise OSError(code, os.strerror(code))
 
 
 def _become_first_process():
@@ -225,7 +244,7 @@ def main():
     try:
         child.settle_zygote(setup["mode"])
         enter(setup)
-        lacks = narrow(setup["mode"])
+        lacks = narrow(setup)
         load_path(setup["site_dirs"])
         preload(setup["preload"])
         zygote = Zygote(channel, setup)
