@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 import uvloop
 
+from bench.measure import Row, Samples
 from bench.postgres import Postgres
 from millhand.core.ids import new_id
 from millhand.core.job import JobKind, NewJob
@@ -136,6 +137,28 @@ def whole_stack(
             line = next(text for text in output.read_text().splitlines() if text.startswith("ready: "))
             host, _, port = line.removeprefix("ready: http://").rpartition(":")
             yield Api(host=host, port=int(port), token=(data / "admin.token").read_text().strip())
+
+
+def against_bare(samples: Samples, rate: float, n: int, *, at_once: int, sleep_ms: float = 0) -> None:
+    """Add a rate of isolated jobs, and beside it that of isolated forks with nothing around them: the limit here.
+
+    That is measured by bench/bare.py right after it, as root only.
+    """
+    samples.add("ours", rate)
+    if os.geteuid() == 0:
+        program = [sys.executable, "-I", "-S", str(Path(__file__).parent / "bare.py")]
+        done = subprocess.run(
+            [*program, str(n), str(at_once), str(sleep_ms)], capture_output=True, text=True, check=True, timeout=120
+        )
+        samples.add("bare", float(done.stdout))
+
+
+def bare_rows(samples: Samples, what: str) -> Iterator[Row]:
+    """Yield what the limit is, and what share of it we reach in the same minutes."""
+    if "bare" in samples:
+        yield Row(metric=f"bare isolated forks{what}, nothing around them", unit="jobs/s", values=samples["bare"])
+        shares = tuple(ours / bare for ours, bare in zip(samples["ours"], samples["bare"], strict=True))
+        yield Row(metric=f"isolated Python jobs{what}, end to end / bare forks", unit="x", values=shares)
 
 
 def drain(postgres: Postgres, n: int, *, database: str = DATABASE, timeout_s: float = 120) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from bench import stack
 from bench.context import Context, Part
-from bench.measure import Row
+from bench.measure import Row, Samples
 
 WORKERS = 100
 TARGET = 850
@@ -21,13 +21,16 @@ def main():
 def run(context: Context) -> Iterable[Row]:
     """Run jobs that sleep 100 ms on 100 workers: at best 1,000 jobs/s."""
     n = context.size(3000, 500)
-    rates = [rate(context, n) for _ in context.rounds()]
+    samples = Samples()
+    for _ in context.rounds():
+        stack.against_bare(samples, rate(context, n), n, at_once=WORKERS, sleep_ms=100)
     yield Row(
         metric=f"{n:,} isolated 100 ms sleepers on {WORKERS} workers (ideal: 1,000)",
         unit="jobs/s",
-        values=tuple(rates),
+        values=samples["ours"],
         target=TARGET,
     )
+    yield from stack.bare_rows(samples, " that sleep 100 ms")
 
 
 def rate(context: Context, n: int) -> float:

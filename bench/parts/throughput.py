@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from bench import stack
 from bench.context import Context, Part
-from bench.measure import Row
+from bench.measure import Row, Samples
 
 WORKERS = 20
 TARGET = 700
@@ -20,14 +20,17 @@ def main(x: int):
 def run(context: Context) -> Iterable[Row]:
     """Run many small Python jobs, each alone in its own process and namespaces."""
     n = context.size(3000, 300)
-    rates = [isolated_rate(context, n) for _ in context.rounds()]
+    samples = Samples()
+    for _ in context.rounds():
+        stack.against_bare(samples, isolated_rate(context, n), n, at_once=WORKERS)
     yield Row(
         metric=f"{n:,} isolated Python jobs, one log line and one result each",
         unit="jobs/s",
-        values=tuple(rates),
+        values=samples["ours"],
         target=TARGET,
         note=f"1 host x {WORKERS} workers",
     )
+    yield from stack.bare_rows(samples, "")
 
 
 def isolated_rate(context: Context, n: int, *, workers: int = WORKERS) -> float:

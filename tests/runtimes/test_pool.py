@@ -51,6 +51,28 @@ async def test_a_waiting_child_is_taken_once(launcher):
     await pool.close()
 
 
+async def test_rehearsals_where_there_is_time(launcher, monkeypatch):
+    """Children rehearse while jobs come one by one; while they come quickly that would take time from them."""
+    rehearsed = []
+    spawn = launcher.spawn
+
+    async def note(what):
+        rehearsed.append(what.rehearse)
+        return await spawn(what)
+
+    monkeypatch.setattr(launcher, "spawn", note)
+    pool = WarmPool(launcher, python_spawn, idle=1, most=1)
+    for _ in range(3):
+        await pool.take()
+        shelf(pool)._taken_at -= 60
+    assert all(rehearsed)
+    for _ in range(40):
+        shelf(pool)._taken_at = asyncio.get_running_loop().time()
+        await pool.take()
+    assert not rehearsed[-1]
+    await pool.close()
+
+
 async def test_more_wait_while_they_are_asked_for(launcher, monkeypatch):
     """A pool that was found empty keeps more, up to its bound, and fewer after a calm time."""
     pool = WarmPool(launcher, python_spawn, idle=1, most=4)
