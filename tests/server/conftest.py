@@ -183,7 +183,8 @@ class StandIn:
                     running.create_task(self._run(job))
                 if not jobs:
                     with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._nudged.wait(), 0.2)
+                        async with asyncio.timeout(0.2):
+                            await self._nudged.wait()
 
     async def _run(self, job: ClaimedJob) -> None:
         self.canceled.setdefault(job.id, asyncio.Event())

@@ -140,7 +140,8 @@ class Up:
             await self._end.wait()
         while not self._end.is_set() and not self._dir.retire_unless_used(holder):
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._end.wait(), _IDLE_LOOK_S)
+                async with asyncio.timeout(_IDLE_LOOK_S):
+                    await self._end.wait()
 
 
 def run_up(settings: UpSettings) -> None:

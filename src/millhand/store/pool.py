@@ -88,7 +88,8 @@ class Database:
             return
         pool, self._pool = self._pool, None
         try:
-            await asyncio.wait_for(pool.close(), timeout=5)
+            async with asyncio.timeout(5):
+                await pool.close()
         except (TimeoutError, *CONNECTION_ERRORS):
             pool.terminate()
 
@@ -227,8 +228,9 @@ class Listener:
             self._listening.set()
             self._on_reconnect()
             while not lost.is_set():
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(lost.wait(), timeout=PROBE_EVERY_S)
+                with contextlib.suppress(TimeoutError):  # not by `wait_for`: until Python 3.12 that may swallow a cancel
+                    async with asyncio.timeout(PROBE_EVERY_S):
+                        await lost.wait()
                     break
                 await connection.execute("select 1", timeout=CONNECT_TIMEOUT_S)
         finally:
