@@ -236,7 +236,7 @@ async def test_crashing(cell: Cell):
 async def test_an_endless_loop(cell: Cell):
     """A loop ends at TERM, and `finally` blocks run."""
     begun = cell.begin(
-        "def main():\n    print('looping', flush=True)\n    try:\n        while True:\n            pass\n    finally:\n        print('bye')"
+        "def main():\n    try:\n        print('looping', flush=True)\n        while True:\n            pass\n    finally:\n        print('bye')"
     )
     await begun.heard.until("looping")
     ran = await begun.cancel()
