@@ -42,12 +42,12 @@ with report as (
          case when labels is not null then array(select json_array_elements_text(labels::json)) end
     from ended
 )
-select id, awaited, canceled_by is not null as canceled
+select id, awaited, canceled_by is not null as canceled,
+       case when awaited and $14 then
+         pg_notify('millhand_watch', case when octet_length(result::text) > 7000 then 'd:' || id
+                                          else 'r:' || id || ':' || status || ':' || result::text end)
+       end as told
   from ended
-  left join lateral (
-    select pg_notify('millhand_watch', case when octet_length(result::text) > 7000 then 'd:' || id
-                                            else 'r:' || id || ':' || status || ':' || result::text end)
-     where awaited and $14) as nudge on true
 
 -- name: recorded_attempts
 -- Which of these attempts are in the record already, because an earlier answer was lost on its way. An end that the
