@@ -89,8 +89,7 @@ class Stack:
     def processes(self) -> dict[str, psutil.Process]:
         """Return `up` and its parts by name."""
         parent = psutil.Process(self.process.pid)
-        children = {_name(child): child for child in parent.children() if child.status() != psutil.STATUS_ZOMBIE}
-        return {"up": parent, **children}
+        return {"up": parent, **{name: child for child in parent.children() if (name := _name(child))}}
 
     def end(self) -> int:
         """Drain; returns the exit code."""
@@ -111,8 +110,9 @@ class Stack:
 
 
 def _name(process: psutil.Process) -> str:
+    """Return what part this is; "" where it has ended."""
     try:
-        command = process.cmdline()
+        command = [] if process.status() == psutil.STATUS_ZOMBIE else process.cmdline()
     except psutil.Error:
         command = []
     return "" if not command else command[-1] if "millhand" in command else Path(command[0]).name
