@@ -228,7 +228,9 @@ class Listener:
             self._listening.set()
             self._on_reconnect()
             while not lost.is_set():
-                with contextlib.suppress(TimeoutError):  # not by `wait_for`: until Python 3.12 that may swallow a cancel
+                with contextlib.suppress(
+                    TimeoutError
+                ):  # not by `wait_for`: until Python 3.12 that may swallow a cancel
                     async with asyncio.timeout(PROBE_EVERY_S):
                         await lost.wait()
                     break
