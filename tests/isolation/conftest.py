@@ -25,6 +25,7 @@ from tests.support.runs import Heard, Ran, execution
 
 SECRET = "postgres://somebody:a-secret-of-the-worker@db/millhand"
 STRANGER = 65534  # the user who starts launchers where the tests run as root
+STRANGERS = ("userns", "bubblewrap", "process-unprivileged")  # started by an ordinary user
 MODES = ("sandbox", "userns", "bubblewrap", "process", "process-unprivileged")
 
 
@@ -123,7 +124,7 @@ def make_launcher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
             pytest.skip("needs root")
         if mode == "bubblewrap" and not bubblewrap.find():
             pytest.skip("bubblewrap is not installed")
-        stranger = mode in ("userns", "bubblewrap", "process-unprivileged")
+        stranger = mode in STRANGERS
         if is_root and stranger:
             as_stranger(monkeypatch)
         scratch = Path(tempfile.mkdtemp(dir=folder))
@@ -143,7 +144,11 @@ def make_launcher(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
     return make
 
 
-@pytest_asyncio.fixture(params=MODES)
+# One at a time: the kernel counts the processes of all jobs of one user together, also those of other test processes.
+ALONE = pytest.mark.xdist_group("isolation of one user")
+
+
+@pytest_asyncio.fixture(params=[pytest.param(mode, marks=ALONE if mode in STRANGERS else ()) for mode in MODES])
 async def cell(request: pytest.FixtureRequest, make_launcher: Callable[..., Launcher]) -> AsyncIterator[Cell]:
     """Return a running launcher of each mode."""
     launcher = make_launcher(request.param)

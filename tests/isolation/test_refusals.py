@@ -16,7 +16,7 @@ from millhand.core.errors import RuntimeUnavailableError
 from millhand.runtimes import bubblewrap
 from millhand.runtimes import launcher as launcher_module
 from millhand.runtimes.contract import Isolation
-from tests.isolation.conftest import Cell
+from tests.isolation.conftest import ALONE, Cell
 from tests.isolation.test_harm import running, until_gone
 
 
@@ -41,6 +41,7 @@ async def test_the_next_best_says_why(make_launcher, refusing):
     await launcher.close()
 
 
+@ALONE
 async def test_bubblewrap_where_it_is_present(make_launcher, refusing):
     """Where an ordinary user is refused namespaces, bubblewrap keeps jobs from the machine if it is installed."""
     launcher = make_launcher("userns", isolation=Isolation.SANDBOX)
@@ -53,6 +54,7 @@ async def test_bubblewrap_where_it_is_present(make_launcher, refusing):
     await launcher.close()
 
 
+@ALONE
 async def test_without_bubblewrap(make_launcher, refusing, monkeypatch):
     """Where it is not installed there is what needs no right."""
     monkeypatch.setattr(bubblewrap, "find", lambda: None)

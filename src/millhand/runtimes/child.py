@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import codecs
 import os
 import signal
 from collections import deque
@@ -13,11 +12,10 @@ import msgspec
 
 from millhand.runtimes.contract import Limits
 from millhand.runtimes.frames import Decoder, Frame, ProtocolError, encode
+from millhand.runtimes.log_text import CHUNK, LogText
 from millhand.runtimes.memory import MemoryGroup, PeakSampler, Watched
 
-_CHUNK = 1 << 16
 _PIPE = 1 << 20  # what a pipe holds at most, where nobody raised it
-_TAIL_S = 0.1  # how long an unfinished line of the log waits for its end
 _GRACE_S = 1.0  # for a process that closed its channels and goes on, and for channels that outlive their process
 
 
@@ -73,7 +71,7 @@ class Child(Watched):
         self._decoder = Decoder()
         self._frames: list[tuple[Frame, bytes]] = []
         self._on_frame: Callable[[Frame, bytes], None] | None = None
-        self._text = _LogText(self._say)
+        self._text = LogText(self._say)
         self._said: list[str] = []
         self._on_log: Callable[[str], None] | None = None
         self._log_paused = False
@@ -130,10 +128,6 @@ class Child(Watched):
         """Whether `ended` has its answer."""
         return self._ended.done()
 
-    async def drained(self) -> None:
-        """Wait until the result channel and the log are closed: nothing more will be said. Comes shortly before `ended`."""
-        await asyncio.shield(self._drained)
-
     async def ended(self) -> Exit:
         """Wait until everything was read and the process, with all it started, is gone."""
         return await asyncio.shield(self._ended)
@@ -154,9 +148,9 @@ class Child(Watched):
         """Take what the log's pipe holds at this moment; False where it is not being read, or more comes than fits a pipe."""
         if self._log_paused:
             return False
-        for _ in range(_PIPE // _CHUNK + 1):
+        for _ in range(_PIPE // CHUNK + 1):
             try:
-                data = os.read(self._log, _CHUNK) if self._log >= 0 else b""
+                data = os.read(self._log, CHUNK) if self._log >= 0 else b""
             except BlockingIOError:
                 data = b""
             if not data:
@@ -280,7 +274,7 @@ class Child(Watched):
 
     def _read_out(self) -> None:
         try:
-            data = os.read(self._out, _CHUNK)
+            data = os.read(self._out, CHUNK)
             if data:
                 frames = self._decoder.feed(data)
             else:
@@ -307,7 +301,7 @@ class Child(Watched):
 
     def _read_log(self) -> None:
         try:
-            data = os.read(self._log, _CHUNK)
+            data = os.read(self._log, CHUNK)
         except BlockingIOError:
             return
         if data:
@@ -379,35 +373,3 @@ class Child(Watched):
         )
         if self.on_gone is not None:
             self.on_gone()
-
-
-class _LogText:
-    """Makes text of log bytes: split characters are put together, bad ones replaced, NULs dropped, lines kept whole for a moment."""
-
-    def __init__(self, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._tail = ""
-        self._timer: asyncio.TimerHandle | None = None
-
-    def feed(self, data: bytes) -> None:
-        text = self._tail + self._decoder.decode(data).replace("\0", "")
-        whole, newline, self._tail = text.rpartition("\n")
-        if newline:
-            self._say(whole + newline)
-        if self._tail and len(self._tail) > _CHUNK:
-            self.flush()
-        elif self._tail and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(_TAIL_S, self.flush)
-
-    def end(self) -> None:
-        self._tail += self._decoder.decode(b"", final=True)
-        self.flush()
-
-    def flush(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-        if self._tail:
-            self._say(self._tail)
-            self._tail = ""
