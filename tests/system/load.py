@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 from uuid import UUID
 
 import httpx
@@ -80,3 +81,12 @@ async def check(database: Database, witness: Witness, accepted: list[UUID]) -> N
         assert 1 <= len(runs) <= row["attempt"]
         assert int(row["result"]) in {run.number for run in runs}
     assert not witness.doubled
+
+
+def fill(filler: Path) -> None:
+    """Write until there is no room."""
+    with filler.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            with contextlib.suppress(OSError):
+                while True:
+                    file.write(bytes(size))

@@ -17,7 +17,7 @@ from millhand.store import queue
 from millhand.store.migrate import migrate
 from millhand.store.pool import CONNECTION_ERRORS, Database
 from tests.support.postgres import PostgresServer
-from tests.system.load import check, loaded
+from tests.system.load import check, fill, loaded
 from tests.system.stage import (
     Stage,
     ended,
@@ -146,15 +146,6 @@ async def test_a_full_disk(own_postgres: PostgresServer, small_disk: Path, tmp_p
             assert worker.alive
     finally:
         stage.close()
-
-
-def fill(filler: Path) -> None:
-    """Write until there is no room."""
-    with filler.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12):
-            with contextlib.suppress(OSError):
-                while True:
-                    file.write(bytes(size))
 
 
 async def test_a_claim_whose_answer_was_lost(database: Database, stage: Stage, witness: Witness):

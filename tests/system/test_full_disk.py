@@ -19,7 +19,7 @@ import pytest
 from millhand.store.pool import CONNECTION_ERRORS, Database
 from tests.support.runs import cache_dir
 from tests.support.stack import Stack
-from tests.system.load import Load, check
+from tests.system.load import Load, check, fill
 from tests.system.stage import PATIENCE_S, Stage, deploy, ended, new_job, push, until
 from tests.system.witness import SCRIPT, Witness
 
@@ -107,15 +107,6 @@ def client_of(stack: Stack) -> httpx.AsyncClient:
     """Return a client of the superadmin, in the workspace main."""
     headers = {"Authorization": f"Bearer {stack.token}"}
     return httpx.AsyncClient(base_url=f"{stack.url}/api/w/main", headers=headers, timeout=PATIENCE_S)
-
-
-def fill(filler: Path) -> None:
-    """Write until there is no room."""
-    with filler.open("wb", buffering=0) as file:
-        for size in (1 << 20, 1 << 12):
-            with contextlib.suppress(OSError):
-                while True:
-                    file.write(bytes(size))
 
 
 async def crash(url: str) -> None:

@@ -84,8 +84,8 @@ class Zygote:
 
     def _fork(self, child_id, uid, limits):
         """Fork, in a sandbox as process 1 of a new PID namespace: cheaper than clone(2) into it by hand, and no less exact."""
-        plan = self._plan(child_id, uid, limits)
         try:
+            plan = self._plan(child_id, uid, limits)
             if self.apart is not None and self.apart() == -1:
                 raise kernel.failed("unshare")
             pid = os.fork()
