@@ -287,6 +287,28 @@ def main():
     assert ran.result == ["größe", "größe", "/tmp", "größe,,/tmp", "é", None, ",é,/tmp", False]
 
 
+async def test_the_environment_however_it_is_read_first(runtimes):
+    """It is whole for whoever reads it first, by whatever name and way."""
+    first = ["os.environ['A']", "os.environb[b'A'].decode()", "os.getenv('A')", "dict(os.environ)['A']", "(os.environ | {})['A']"]
+    first += ["[v for n, v in os.environ.items() if n == 'A'][0]", "os.environ.pop('A')", "os.environ.setdefault('A', 'x')"]
+    first += ["subprocess.run(['sh', '-c', 'echo $A'], env=os.environ, capture_output=True, text=True).stdout.strip()"]
+    for words in first:
+        code = f"import os, subprocess\ndef main():\n    return [{words}, type(os.environ) is type(os.environb), 'HOME' in os.environ]"
+        assert (await py(runtimes, code, env={"A": "b=c", "B": ""})).result == ["b=c", True, True]
+    changed = "import os\ndef main():\n    os.environ['B'] = 'd'\n    return [os.environ['A'], os.environ['B'], len(os.environ)]"
+    whole = "import os\ndef main():\n    return len(os.environ)"
+    n_variables = (await py(runtimes, whole, env={"A": "a", "B": ""})).result
+    assert (await py(runtimes, changed, env={"A": "a", "B": ""})).result == ["a", "d", n_variables]
+
+
+async def test_a_known_variable_can_be_given_anew(runtimes):
+    """A job's own PATH stands in place of the usual one, not beside it."""
+    code = "import os, subprocess\ndef main():\n    return [os.environ['PATH'], subprocess.check_output('/usr/bin/env', text=True)]"
+    path, listed = (await py(runtimes, code, env={"PATH": "/bin", "A": "a"})).result
+    assert path == "/bin"
+    assert sorted(line for line in listed.splitlines() if line.startswith(("PATH=", "A="))) == ["A=a", "PATH=/bin"]
+
+
 async def test_thousands_of_variables(runtimes):
     """An environment of any size arrives whole."""
     code = "import os\ndef main():\n    return [os.environ['V4999'], len([n for n in os.environ if n[0] == 'V'])]"

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import struct
+from array import array
 from collections import OrderedDict
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any
 
 import msgspec
 
 from millhand.runtimes.contract import Execution
+from millhand.runtimes.launcher import base_environment
 
-_LENGTHS = struct.Struct("<III?")  # as in children/python_main.py
+_LENGTHS = struct.Struct("<IIII?")  # as in children/python_main.py
 _MAX_COMPILED_BYTES = 32 << 20  # of all that is kept
 _MAX_SEEN = 4096
+_KNOWN = base_environment().keys()  # variables that every child has before its job
 
 
 class CompiledCode:
@@ -67,11 +71,13 @@ def python_job(
 
     compiled: its byte-code, or None to have the child send it.
     """
-    variables = "".join([f"{name}={value}\0" for name, value in env.items()]).encode("utf-8", "replace")
+    variables = [f"{name}={value}\0".encode("utf-8", "replace") for name, value in env.items()]
+    places = array("I", accumulate(map(len, variables[:-1]), initial=0) if env and _KNOWN.isdisjoint(env) else ())
+    block = b"".join(variables)
     source = code.encode("utf-8", "replace")
     rest = msgspec.json.encode({"path": path, "args": args, "entrypoint": entrypoint, "modules": modules or {}})
-    lengths = _LENGTHS.pack(len(variables), len(compiled or b""), len(source), compiled is None)
-    return b"".join([lengths, variables, compiled or b"", source, rest])
+    lengths = _LENGTHS.pack(len(places), len(block), len(compiled or b""), len(source), compiled is None)
+    return b"".join([lengths, places, block, compiled or b"", source, rest])
 
 
 def program_job(execution: Execution, *, program: str, args: dict[str, Any]) -> bytes:

@@ -126,7 +126,7 @@ def become(plan, uid, run_python):
     except BaseException as error:
         write_frame("F", ("%s: %s" % (type(error).__name__, error)).encode())
         os._exit(COULD_NOT_START)
-    run_python(plan.rehearse)
+    run_python(plan.rehearse, not plan.house.sandboxed)
 
 
 def _follow(steps):

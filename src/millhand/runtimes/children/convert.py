@@ -1,9 +1,12 @@
 """Arguments from JSON to what a function's annotations ask for, and any result to JSON."""
 
 import json
+import json.encoder
 
-_FINITE = json.JSONEncoder(
-    ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=lambda value: _plain(value)
+_open = {}  # the containers that the encoder is in: it finds circles by it
+# What json.dumps(ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_plain) makes anew at each call.
+_pieces = json.encoder.c_make_encoder(
+    _open, lambda value: _plain(value), json.encoder.encode_basestring, None, ":", ",", False, False, False
 )
 _VAR_POSITIONAL, _VAR_KEYWORD = 4, 8  # flags of code objects
 
@@ -112,7 +115,7 @@ def _date(text):
 def to_json(value):
     """Return a value as JSON in UTF-8. What JSON lacks becomes what is nearest: NaN null, bytes base64, tables records."""
     try:
-        text = _FINITE.encode(value)
+        text = "".join(_pieces(value, 0))
         data = text.encode()
     except (ValueError, TypeError):  # not finite, odd keys, half a surrogate pair: go through it piece by piece
         data = _encode_cleaned(value)
@@ -123,7 +126,8 @@ def to_json(value):
 
 
 def _encode_cleaned(value):
-    return _FINITE.encode(_cleaned(value, ())).encode()
+    _open.clear()
+    return "".join(_pieces(_cleaned(value, ()), 0)).encode()
 
 
 def _cleaned(value, around):
