@@ -289,8 +289,18 @@ def main():
 
 async def test_the_environment_however_it_is_read_first(runtimes):
     """It is whole for whoever reads it first, by whatever name and way."""
-    first = ["os.environ['A']", "os.environb[b'A'].decode()", "os.getenv('A')", "dict(os.environ)['A']", "(os.environ | {})['A']"]
-    first += ["[v for n, v in os.environ.items() if n == 'A'][0]", "os.environ.pop('A')", "os.environ.setdefault('A', 'x')"]
+    first = [
+        "os.environ['A']",
+        "os.environb[b'A'].decode()",
+        "os.getenv('A')",
+        "dict(os.environ)['A']",
+        "(os.environ | {})['A']",
+    ]
+    first += [
+        "[v for n, v in os.environ.items() if n == 'A'][0]",
+        "os.environ.pop('A')",
+        "os.environ.setdefault('A', 'x')",
+    ]
     first += ["subprocess.run(['sh', '-c', 'echo $A'], env=os.environ, capture_output=True, text=True).stdout.strip()"]
     for words in first:
         code = f"import os, subprocess\ndef main():\n    return [{words}, type(os.environ) is type(os.environb), 'HOME' in os.environ]"
@@ -307,6 +317,13 @@ async def test_a_known_variable_can_be_given_anew(runtimes):
     path, listed = (await py(runtimes, code, env={"PATH": "/bin", "A": "a"})).result
     assert path == "/bin"
     assert sorted(line for line in listed.splitlines() if line.startswith(("PATH=", "A="))) == ["A=a", "PATH=/bin"]
+
+
+async def test_chance_is_not_the_same_for_all(runtimes):
+    """Jobs forked from one process draw different numbers."""
+    code = "import random, uuid\ndef main():\n    return [random.random(), str(uuid.uuid4())]"
+    drawn = [(await py(runtimes, code)).result for _ in range(3)]
+    assert len({number for number, _ in drawn}) == len({text for _, text in drawn}) == 3
 
 
 async def test_thousands_of_variables(runtimes):

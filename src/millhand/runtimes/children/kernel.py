@@ -4,6 +4,7 @@ import ctypes
 import errno
 import os
 import struct
+import sys
 from functools import partial
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -69,6 +70,18 @@ def ready(name, *numbers):
     """Return a function of the C library with its arguments; -1 means that it failed."""
     function, arguments = call(name, *numbers)
     return partial(function, *arguments)
+
+
+def forking():
+    """Return what forks: the C library's own `_Fork` where nobody asked Python to be told of forks, else os.fork.
+
+    Python prepares each child for threads that were there before it; here are none, and that takes a child 20 pages.
+    `random` draws another seed then, and `threading` counts anew.
+    """
+    quick = getattr(_quick, "_Fork", None)  # glibc has it since 2.34
+    if quick is None or not sys.modules.keys().isdisjoint(("random", "threading")):
+        return os.fork
+    return quick
 
 
 def failed(what):

@@ -147,7 +147,9 @@ class Server:
         env_end = env_start + n_env
         compiled_end = env_end + n_compiled
         code_end = compiled_end + n_code
-        self.environment.add(payload[env_start:env_end], struct.unpack_from("<%dI" % n_variables, payload, LENGTHS.size))
+        self.environment.add(
+            payload[env_start:env_end], struct.unpack_from("<%dI" % n_variables, payload, LENGTHS.size)
+        )
         job = convert.from_json(payload[code_end:])
         source = payload[compiled_end:code_end].decode()
         job["script"] = script = Script(job["path"], source, payload[env_end:compiled_end])
