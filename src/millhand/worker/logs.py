@@ -3,7 +3,8 @@
 When a text becomes due:
   * at once, when its job has ended but its last words are too many for its report, or 64 KiB have gathered;
   * for a job somebody waits for, 50 ms after the first text, then every 50 ms; so for result streams, but at once at first;
-  * else 100 ms after the first text, later every 500 ms, and every 2.5 s once the job is ten seconds old.
+  * else 100 ms after the start, later every 500 ms, and every 2.5 s once the job is ten seconds old.
+The line that heads a log waits half a second for the job to say something, so that silent jobs cost no statement.
 One shipment is on its way at a time, so texts of one job arrive in order, and a busy source makes batches larger by itself.
 """
 
@@ -24,6 +25,7 @@ from millhand.worker.pace import Bell, insist
 
 _PROMPT_S = 0.05
 _FIRST_S = 0.1
+_SILENT_S = 0.5
 _YOUNG_S = 0.5
 _OLD_S = 2.5
 _OLD_AFTER_S = 10.0
@@ -44,6 +46,7 @@ class JobLog:
         self.streamed: list[str] = []  # all of the result stream, for the result
         self.due_at = 0.0
         self._prompt = prompt
+        self._silent = True
         self._opened_at = now
         self._flushed_at: float | None = None
         self._bytes_left = max_bytes
@@ -57,8 +60,15 @@ class JobLog:
         self._ended: asyncio.Future[None] | None = None
         self._discarded = False
 
+    def head(self, text: str) -> None:
+        """Take the first line, before the job says anything."""
+        self._text.append(text)
+        self._size = len(text)
+        self._due(self)
+
     def log(self, text: str) -> None:
         """Take a piece of the log; what goes over the bound is left out, with one note."""
+        self._silent = False
         if self._bytes_left < 0 or self._discarded or not text:
             return
         size = len(text) if text.isascii() else len(text.encode(errors="replace"))
@@ -117,7 +127,7 @@ class JobLog:
         if self._prompt:
             return (self._opened_at if self._flushed_at is None else self._flushed_at) + _PROMPT_S
         if self._flushed_at is None:
-            return self._opened_at + _FIRST_S
+            return self._opened_at + (_SILENT_S if self._silent else _FIRST_S)
         return self._flushed_at + (_YOUNG_S if now - self._opened_at < _OLD_AFTER_S else _OLD_S)
 
     def take(self, now: float) -> tuple[str, str, int | None]:

@@ -23,9 +23,9 @@ from millhand.worker.roster import Roster
 MAX_CLAIM = 500
 # After a claim that gave less than asked for, look once more this soon: rows another host had locked may be free again.
 _RECHECK_S = 0.02
-# With a backlog and only a few workers free, wait this long for others to come free: fewer, larger claims.
-_GATHER_S = 0.003
-_FEW = 8  # an eighth of the workers
+# With a backlog and only a few workers free, wait this long for more of them: fewer, larger claims.
+_GATHER_S = 0.005
+_FEW = 4  # a quarter of the workers
 # A nudge that brought nothing may mean that a job was scheduled for soon; ask at most this often.
 _PROMOTE_AGAIN_S = 0.05
 
@@ -58,6 +58,7 @@ class ClaimLoop:
         self._bell = Bell()
         self._stopping = asyncio.Event()
         self._backlog = False
+        self._gathering = False
         self._nudged = False
         self._promoted_at = float("-inf")
         self._promote_at = float("-inf")
@@ -69,7 +70,7 @@ class ClaimLoop:
 
     def freed(self) -> None:
         """Look for work if more is known to wait: a worker came free, or reports were recorded."""
-        if self._backlog:
+        if self._backlog and not (self._gathering and self._few_free()):
             self._bell.ring()
 
     def stop(self) -> None:
@@ -101,14 +102,28 @@ class ClaimLoop:
         if not free or not self._has_room():
             self._backlog = True
             return jittered(self._poll_s)
-        if self._backlog and len(free) * _FEW < len(self._roster):
-            await asyncio.sleep(_GATHER_S)
+        if self._backlog and self._few_free():
+            await self._gather()
             free = self._roster.free(MAX_CLAIM)
         n_claimed = await self._take(free)
         self._backlog = n_claimed == len(free)
         if self._backlog:
             return 0.0
         return _RECHECK_S if n_claimed else max(self._promote_at - self._clock.monotonic(), 0.001)
+
+    def _few_free(self) -> bool:
+        return self._roster.n_free * _FEW < len(self._roster)
+
+    async def _gather(self) -> None:
+        """Wait until more workers are free, for a moment."""
+        self._gathering = True
+        until = self._clock.monotonic() + _GATHER_S
+        while self._few_free() and not self._stopping.is_set():
+            left_s = until - self._clock.monotonic()
+            if left_s <= 0:
+                break
+            await self._bell.wait(left_s)
+        self._gathering = False
 
     async def _take(self, free: Sequence[str]) -> int:
         nudged, self._nudged = self._nudged, False

@@ -67,6 +67,11 @@ class Roster:
         return len(self._workers)
 
     @property
+    def n_free(self) -> int:
+        """How many workers run nothing."""
+        return len(self._free)
+
+    @property
     def n_busy(self) -> int:
         """How many workers run a job."""
         return len(self._workers) - len(self._free)

@@ -141,7 +141,7 @@ class JobRunner:
         job = attempt.job
         attempt.timeout_s = effective_timeout_s(job, self._settings)
         isolation = self._runtimes.isolation_text
-        attempt.log.log(
+        attempt.log.head(
             f"job={job.id} tag={job.tag} worker={job.worker} hostname={self._hostname} isolation={isolation}\n"
         )
         attempt.clock_on()

@@ -195,7 +195,7 @@ class Session:
             else:
                 self._start(job)
         if reports:
-            self._reporter.put(reports)
+            self._reporter.put(reports, awaited=any(job.awaited for job in jobs))
             self._count_ended(jobs, reports)
             self._end_if_exhausted()
         self._count_started(jobs)
@@ -235,7 +235,7 @@ class Session:
         job = attempt.job
         del self._attempts[job.id]
         if attempt.report is not None:
-            self._reporter.put([attempt.report])
+            self._reporter.put([attempt.report], awaited=job.awaited)
             self._metrics.completed(job.tag, attempt.report.status)
         elif attempt.stop.cause is StopCause.SHUTDOWN:
             self._reporter.give_back(job.id, job.attempt, why=_SHUTDOWN)
