@@ -23,7 +23,7 @@ async def shipping(source: FakeSource, *, max_log_bytes: int = 1000) -> AsyncIte
 
 
 def _log(*, prompt: bool = False, max_bytes: int = 1000) -> JobLog:
-    return JobLog(new_id(), prompt=prompt, max_bytes=max_bytes, now=100.0, due=lambda _: None)
+    return JobLog(new_id(), prompt=prompt, max_bytes=max_bytes, now=100.0, due=lambda _: None, done=lambda _: None)
 
 
 async def test_an_ended_log_is_shipped_whole_and_in_order():
@@ -81,6 +81,32 @@ def test_when_a_log_is_due():
     assert log.due(100.2) == 100.2
 
 
+def test_a_heading_waits_for_the_job_to_say_something():
+    """It goes within half a second alone, and with the job's first words at the latest; awaited ones don't wait."""
+    log, awaited = _log(), _log(prompt=True)
+    for each in (log, awaited):
+        each.head("a job\n")
+    assert log.due(100.0) == pytest.approx(100.5)
+    assert awaited.due(100.0) == pytest.approx(100.05)
+    log.log("a\n")
+    assert log.due(100.02) == pytest.approx(100.1)
+    assert log.take(100.1)[0] == "a job\na\n"
+
+
+async def test_a_log_that_went_with_its_report_is_forgotten():
+    """Nothing is shipped for it, however many there were."""
+    source = FakeSource()
+    async with shipping(source) as shipper:
+        logs = [shipper.open(new_id(), awaited=True) for _ in range(3)]
+        for log in logs:
+            log.head("a job\n")
+        assert [log.rest() for log in logs] == ["a job\n"] * 3
+        spoke = shipper.open(new_id(), awaited=True)
+        spoke.log("a\n")
+        await spoke.end()
+    assert source.logs == {spoke.job_id: "a\n"}
+
+
 def test_an_awaited_log_is_due_within_50_ms():
     """At first, and then at most every 50 ms: a job that is quicker has its log in its report."""
     log = _log(prompt=True)
@@ -93,7 +119,7 @@ def test_an_awaited_log_is_due_within_50_ms():
 
 def test_a_large_log_is_cut_into_rows():
     """A row holds half a million characters; the rest waits its turn."""
-    log = JobLog(new_id(), prompt=False, max_bytes=10**9, now=0.0, due=lambda _: None)
+    log = JobLog(new_id(), prompt=False, max_bytes=10**9, now=0.0, due=lambda _: None, done=lambda _: None)
     log.log("x" * 600_000)
     assert len(log.take(0.0)[0]) == 524_288
     assert log.waiting

@@ -40,7 +40,14 @@ class JobLog:
     """What one attempt of a job says while it runs; implements the runtimes' `Listener`."""
 
     def __init__(
-        self, job_id: UUID, *, prompt: bool, max_bytes: int, now: float, due: Callable[[JobLog], None]
+        self,
+        job_id: UUID,
+        *,
+        prompt: bool,
+        max_bytes: int,
+        now: float,
+        due: Callable[[JobLog], None],
+        done: Callable[[JobLog], None],
     ) -> None:
         self.job_id = job_id
         self.streamed: list[str] = []  # all of the result stream, for the result
@@ -52,6 +59,7 @@ class JobLog:
         self._bytes_left = max_bytes
         self._max_bytes = max_bytes
         self._due = due
+        self._done = done
         self._text: list[str] = []
         self._size = 0
         self._stream: list[str] = []
@@ -98,12 +106,14 @@ class JobLog:
         """Forget what has not been shipped, and all that comes: the job is not ours any more."""
         self._discarded = True
         self._text, self._stream, self._progress, self._size = [], [], None, 0
+        self._done(self)
 
     def rest(self) -> str | None:
         """Hand over what is left to say, to go with the job's report; None where it has to be shipped before."""
         if self._on_its_way or self._stream or self._progress is not None or self._size > _CHUNK:
             return None
         rest, self._text, self._size = "".join(self._text), [], 0
+        self._done(self)
         return rest
 
     async def end(self) -> None:
@@ -169,7 +179,7 @@ class LogShipper:
     def open(self, job_id: UUID, *, awaited: bool) -> JobLog:
         """Return the log of one attempt; `awaited`: somebody watches, be prompt."""
         now = self._clock.monotonic()
-        return JobLog(job_id, prompt=awaited, max_bytes=self._max_log_bytes, now=now, due=self._note)
+        return JobLog(job_id, prompt=awaited, max_bytes=self._max_log_bytes, now=now, due=self._note, done=self._forget)
 
     async def run(self) -> None:
         """Ship what becomes due, until cancelled."""
@@ -189,12 +199,13 @@ class LogShipper:
             self._wakes_at = log.due_at
             self._bell.ring()
 
+    def _forget(self, log: JobLog) -> None:
+        """Take note that a log has nothing to ship: its rest goes with the job's report."""
+        self._waiting.pop(log, None)
+
     def _gather(self, now: float) -> _Shipment:
         shipment, size = _Shipment(), 0
         for log in [log for log in self._waiting if log.due_at <= now]:
-            if not log.waiting:  # its rest went with the job's report
-                del self._waiting[log]
-                continue
             text, stream, progress = log.take(now)
             shipment.logs.append(log)
             if text:
