@@ -77,7 +77,7 @@ class Child(Watched):
         self._log_paused = False
         self._failure: str | None = None
         self._exit: Exit | None = None
-        self._drained: asyncio.Future[None] = self._loop.create_future()
+        self._drained = False  # all that it wrote has been read, or nobody wants to
         self._ended: asyncio.Future[Exit] = self._loop.create_future()
         self._patience: asyncio.TimerHandle | None = None
 
@@ -108,7 +108,7 @@ class Child(Watched):
     @property
     def alive(self) -> bool:
         """Whether the process may still take a job."""
-        return self._exit is None and not self._drained.done()
+        return self._exit is None and not self._drained
 
     async def send(self, kind: Frame, payload: bytes = b"") -> None:
         """Write one frame; waits while the pipe is full. A child that is gone swallows it: `ended` tells."""
@@ -214,7 +214,7 @@ class Child(Watched):
     def reaped(self, exit_: Exit) -> None:
         """Take note that the process is gone."""
         self._exit = exit_
-        if self._drained.done():
+        if self._drained:
             self._finish()
         else:
             self._wait_for(self._close_readers)
@@ -333,9 +333,9 @@ class Child(Watched):
     # The end.
 
     def _check_drained(self) -> None:
-        if self._out >= 0 or self._log >= 0 or self._drained.done():
+        if self._out >= 0 or self._log >= 0 or self._drained:
             return
-        self._drained.set_result(None)
+        self._drained = True
         if self._exit is not None:
             self._finish()
         else:

@@ -51,13 +51,14 @@ class Decoder:
         frames = []
         start = 0
         while len(self._buffer) - start >= HEADER.size:
-            length, kind = HEADER.unpack_from(self._buffer, start)
-            if not 1 <= length <= MAX_FRAME or kind not in _KINDS:
-                raise ProtocolError(f"not a frame: length {length}, kind {kind}")
+            length, letter = HEADER.unpack_from(self._buffer, start)
+            kind = _KINDS.get(letter)
+            if not 1 <= length <= MAX_FRAME or kind is None:
+                raise ProtocolError(f"not a frame: length {length}, kind {letter}")
             end = start + HEADER.size - 1 + length
             if len(self._buffer) < end:
                 break
-            frames.append((Frame(kind), bytes(self._buffer[start + HEADER.size : end])))
+            frames.append((kind, bytes(self._buffer[start + HEADER.size : end])))
             start = end
         del self._buffer[:start]
         return frames
@@ -68,4 +69,4 @@ class Decoder:
             raise ProtocolError(f"the channel was closed within a frame, after {len(self._buffer)} bytes of it")
 
 
-_KINDS = frozenset(Frame)
+_KINDS = {int(kind): kind for kind in Frame}

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 CHUNK = 1 << 16  # bytes read at once, and the longest unfinished line that waits for its end
 _TAIL_S = 0.1  # how long it waits
+_Decoder = codecs.getincrementaldecoder("utf-8")
 
 
 class LogText:
@@ -16,7 +17,7 @@ class LogText:
     def __init__(self, say: Callable[[str], None]) -> None:
         """Hand pieces of text to `say`."""
         self._say = say
-        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._decoder = _Decoder("replace")
         self._tail = ""
         self._timer: asyncio.TimerHandle | None = None
 

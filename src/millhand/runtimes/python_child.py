@@ -71,9 +71,12 @@ def python_job(
 
     compiled: its byte-code, or None to have the child send it.
     """
-    variables = [f"{name}={value}\0".encode("utf-8", "replace") for name, value in env.items()]
-    places = array("I", accumulate(map(len, variables[:-1]), initial=0) if env and _KNOWN.isdisjoint(env) else ())
-    block = b"".join(variables)
+    variables = [f"{name}={value}\0" for name, value in env.items()]
+    block = "".join(variables).encode("utf-8", "replace")
+    sizes = [len(each) for each in variables]
+    if sum(sizes) != len(block):
+        sizes = [len(each.encode("utf-8", "replace")) for each in variables]
+    places = array("I", accumulate(sizes[:-1], initial=0) if sizes and _KNOWN.isdisjoint(env) else ())
     source = code.encode("utf-8", "replace")
     rest = msgspec.json.encode({"path": path, "args": args, "entrypoint": entrypoint, "modules": modules or {}})
     lengths = _LENGTHS.pack(len(places), len(block), len(compiled or b""), len(source), compiled is None)

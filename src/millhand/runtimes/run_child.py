@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -80,14 +80,6 @@ class _Run:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()  # it has answered, or ended
         self._kill_later: asyncio.TimerHandle | None = None
-        self._on_frame: dict[Frame, Callable[[bytes], None]] = {
-            Frame.VALUE: self._take_value,
-            Frame.ERROR: self._take_error,
-            Frame.STREAM: lambda payload: listener.stream(payload.decode("utf-8", "replace")),
-            Frame.PROGRESS: self._take_progress,
-            Frame.PEAK: self._take_peak,
-            Frame.COMPILED: self._take_compiled,
-        }
 
     async def run(self, job: bytes, *, until_answer: bool) -> Ended:
         self._child.on_log = self._tap.feed
@@ -127,9 +119,9 @@ class _Run:
             self._over.set_result(None)
 
     def _frame(self, kind: Frame, payload: bytes) -> None:
-        take = self._on_frame.get(kind)
+        take = self._TAKE.get(kind)
         if take is not None and self._value is None and self._error is None:
-            take(payload)
+            take(self, payload)
         self._heard = True
 
     def _take_compiled(self, payload: bytes) -> None:
@@ -144,6 +136,9 @@ class _Run:
         self._error = payload
         self._is_over()
 
+    def _take_stream(self, payload: bytes) -> None:
+        self._listener.stream(payload.decode("utf-8", "replace"))
+
     def _take_progress(self, payload: bytes) -> None:
         if payload.isdigit():
             self._listener.progress(min(100, int(payload)))
@@ -157,6 +152,15 @@ class _Run:
             self._stopped = cause
         self._child.terminate()
         self._kill_later = self._loop.call_later(GRACE_S, self._child.kill)
+
+    _TAKE: ClassVar[dict[Frame, Callable[[_Run, bytes], None]]] = {
+        Frame.VALUE: _take_value,
+        Frame.ERROR: _take_error,
+        Frame.STREAM: _take_stream,
+        Frame.PROGRESS: _take_progress,
+        Frame.PEAK: _take_peak,
+        Frame.COMPILED: _take_compiled,
+    }
 
 
 def outcome_of(ended: Ended, *, program: str) -> Outcome:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 from millhand.core.ids import hash_to_hex
@@ -14,29 +15,29 @@ def job_environment(
 ) -> dict[str, str]:
     """Return a job's variables: its script's own `KEY=VALUE` first, so that none of them can pose as ours."""
     own = dict(text.split("=", 1) for text in envs if "=" in text)
-    username = job.created_by
+    job_id, state = str(job.id), state_path(job)
     return own | {
         "WM_WORKSPACE": job.workspace_id,
         "WM_TOKEN": token,
         "WM_EMAIL": job.email,
         "WM_END_USER_EMAIL": job.email,
-        "WM_USERNAME": username,
+        "WM_USERNAME": job.created_by,
         "WM_PERMISSIONED_AS": job.permissioned_as,
         "WM_BASE_URL": settings.base_url,
         "BASE_URL": settings.base_url,
         "BASE_INTERNAL_URL": settings.base_internal_url,
-        "WM_JOB_ID": str(job.id),
+        "WM_JOB_ID": job_id,
         "WM_JOB_PATH": job.runnable_path or "",
         "WM_RUNNABLE_ID": hash_to_hex(job.runnable_hash) if job.runnable_hash is not None else "",
         "WM_SCHEDULED_FOR": job.scheduled_for.isoformat(),
         "WM_SCHEDULE_PATH": job.trigger or "",
         "WM_FLOW_JOB_ID": _text(job.parent_job),
         "WM_ROOT_FLOW_JOB_ID": _text(job.root_job or job.parent_job),
-        "WM_ROOT_JOB_ID": _text(job.root_job or job.parent_job or job.id),
+        "WM_ROOT_JOB_ID": _text(job.root_job or job.parent_job) or job_id,
         "WM_FLOW_STEP_ID": job.flow_step_id or "",
-        "WM_STATE_PATH": state_path(job),
-        "WM_STATE_PATH_NEW": state_path(job),
-        "WM_OBJECT_PATH": f"{state_path(job)}/{job.started_at:%Y-%m-%d}/{job.id}",
+        "WM_STATE_PATH": state,
+        "WM_STATE_PATH_NEW": state,
+        "WM_OBJECT_PATH": f"{state}/{job.started_at.date()}/{job_id}",
         "WM_WORKER_GROUP": settings.group,
     }
 
@@ -49,7 +50,7 @@ def state_path(job: ClaimedJob) -> str:
 
 
 def _word(text: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "_-" else "_" for letter in text)
+    return text if text.isidentifier() else re.sub(r"[^\w-]", "_", text)
 
 
 def _text(value: object | None) -> str:
