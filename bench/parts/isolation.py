@@ -36,6 +36,7 @@ FRESH = PYTHON + "import json, sys\nprint(json.dumps(main(**json.loads(sys.argv[
 PAUSE_S = 0.05  # long enough for the next process to be made ready, also a TypeScript one
 WARM_UP = 3
 BLOCKS = 5
+ENVIRONMENT = {f"WM_VARIABLE_{number}": "a value of some length" for number in range(24)}  # as many as a worker gives
 
 
 class Silence:
@@ -154,7 +155,7 @@ async def _prepared(runtime: Runtime, language: Language, code: str) -> Job:
 
 def _execution(language: Language, code: str, lock: str | None) -> Execution:
     return Execution(
-        job_id=new_id(), language=language, code=code, args=b'{"x": 1}', env={}, path="u/bench/x", lock=lock
+        job_id=new_id(), language=language, code=code, args=b'{"x": 1}', env=ENVIRONMENT, path="u/bench/x", lock=lock
     )
 
 

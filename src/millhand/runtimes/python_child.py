@@ -73,7 +73,7 @@ def python_job(
     """
     variables = [f"{name}={value}\0" for name, value in env.items()]
     block = "".join(variables).encode("utf-8", "replace")
-    sizes = [len(each) for each in variables]
+    sizes = list(map(len, variables))
     if sum(sizes) != len(block):
         sizes = [len(each.encode("utf-8", "replace")) for each in variables]
     places = array("I", accumulate(sizes[:-1], initial=0) if sizes and _KNOWN.isdisjoint(env) else ())

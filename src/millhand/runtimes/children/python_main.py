@@ -191,6 +191,8 @@ class Environment:
 
     def add(self, block, offsets):
         """Add variables: `NAME=value`, each ended by a NUL, and where each begins; without that they may be known ones."""
+        if not block:
+            return
         if not offsets or self.n_before + len(offsets) >= self.SIZE:
             os.environ.update({os.fsdecode(name): os.fsdecode(value) for name, value in _variables(block)})
             return
