@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 
 import pytest
 
-from millhand.store.migrate import migrate
 from tests.support.object_storage import S3Server
-from tests.support.postgres import Administrator, PostgresServer
-
-TEMPLATE = "millhand_template"
-_numbers = itertools.count()
+from tests.support.postgres import Administrator, PostgresServer, administered, fresh_database, running
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """Start the PostgreSQL that all tests of this process share."""
-    server = PostgresServer()
-    try:
-        server.start()
+    with running() as server:
         yield server
-    finally:
-        server.remove()
 
 
 @pytest.fixture(scope="session")
@@ -34,23 +25,16 @@ def postgres_url(postgres_server: PostgresServer) -> str:
 
 @pytest.fixture(scope="session")
 def postgres_admin(postgres_server: PostgresServer) -> Iterator[Administrator]:
-    """Run statements on the server from outside any test's event loop; a database with all migrations is its template."""
-    admin = Administrator(postgres_server.url())
-    try:
-        admin.execute(f"create database {TEMPLATE}")
-        admin.run(migrate(postgres_server.url(TEMPLATE)))
+    """Run statements on the server from outside any test's event loop."""
+    with administered(postgres_server) as admin:
         yield admin
-    finally:
-        admin.close()
 
 
 @pytest.fixture
 def database_url(postgres_server: PostgresServer, postgres_admin: Administrator) -> Iterator[str]:
     """Return the URL of a fresh database with all migrations; it is dropped after the test."""
-    name = f"test_{next(_numbers)}"
-    postgres_admin.execute(f"create database {name} template {TEMPLATE}")
-    yield postgres_server.url(name)
-    postgres_admin.execute(f"drop database {name} with (force)")
+    with fresh_database(postgres_server, postgres_admin) as url:
+        yield url
 
 
 @pytest.fixture(scope="session")

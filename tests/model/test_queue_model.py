@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import time
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from millhand.core.ids import new_id
 from millhand.core.job import MAX_ATTEMPTS_LOST, JobStatus
 from millhand.core.worker import HostPing
 from millhand.store import cancel, completion, queue, workers
@@ -33,6 +36,8 @@ class QueueMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop, self.database = loop, database
         self.now = self.latest = datetime(2026, 1, 1, tzinfo=UTC)
+        # Ids in the order of pushes, always: those of one moment would sort by chance, and each run of an example otherwise.
+        self.ticks_ms = itertools.count(time.time_ns() // 1_000_000)
         self.accepted: set = set()
         self.records: dict = {}
         self.attempts: dict = {}  # highest attempt seen of each job
@@ -65,7 +70,9 @@ class QueueMachine(RuleBasedStateMachine):
     def push(self, n, delay_s, tag, priority):
         """Jobs come, due now or later."""
         due = None if delay_s is None else self.now + timedelta(seconds=delay_s)
-        jobs = [new_job(tag=tag, priority=priority, scheduled_for=due) for _ in range(n)]
+        jobs = [
+            new_job(id=new_id(next(self.ticks_ms)), tag=tag, priority=priority, scheduled_for=due) for _ in range(n)
+        ]
         tags = self.run(queue.push(self.database, jobs, now=self.now))
         assert tags == ([tag] if due is None or due <= self.now else [])
         self.accepted.update(job.id for job in jobs)

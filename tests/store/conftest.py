@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -12,6 +13,32 @@ from millhand.core.job import JobKind, JobStatus, NewJob, Report
 from millhand.core.worker import HostInfo
 from millhand.store import queue, workers
 from millhand.store.pool import Database
+from tests.support.postgres import Administrator, PostgresServer, administered, fresh_database, oldest, running
+
+# Each test of the store is run on the PostgreSQL that Millhand brings along, and on the oldest it works with.
+
+
+@pytest.fixture(scope="session", params=["newest", "oldest"])
+def postgres_server(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    with running(oldest() if request.param == "oldest" else None) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_url(postgres_server: PostgresServer) -> str:
+    return postgres_server.url()
+
+
+@pytest.fixture(scope="session")
+def postgres_admin(postgres_server: PostgresServer) -> Iterator[Administrator]:
+    with administered(postgres_server) as admin:
+        yield admin
+
+
+@pytest.fixture
+def database_url(postgres_server: PostgresServer, postgres_admin: Administrator) -> Iterator[str]:
+    with fresh_database(postgres_server, postgres_admin) as url:
+        yield url
 
 
 @pytest.fixture

