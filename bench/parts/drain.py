@@ -29,7 +29,7 @@ def drain_once(context: Context, n: int, *, hosts: int = HOSTS, workers: int = W
     url = stack.fresh_database(context.postgres)
     stack.run(stack.push(url, [stack.noop() for _ in range(n)]))
     with stack.worker_hosts(context.postgres, hosts=hosts, workers=workers):
-        return stack.drain(context.postgres, n)
+        return stack.drain(context.postgres, n, look_s=0.01)
 
 
 PART = Part(name="drain", title="Drain of queued no-op jobs", budget_s=60, run=run)
