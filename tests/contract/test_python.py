@@ -241,6 +241,33 @@ async def test_multiprocessing(runtimes):
     assert (await py(runtimes, code)).result == [1, 2]
 
 
+async def test_a_forked_process_ends_at_term(runtimes):
+    """Also at one that comes while it is being forked; what the job catches itself, it catches."""
+    code = """
+import os, signal, time
+def main():
+    ends = set()
+    for _ in range(300):
+        pid = os.fork()
+        if pid == 0:
+            time.sleep(100)
+        os.kill(pid, signal.SIGTERM)
+        ends.add(os.waitpid(pid, 0)[1])
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+    ready, tell = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.write(tell, b"x")
+        time.sleep(100)
+    os.read(ready, 1)
+    os.kill(pid, signal.SIGTERM)
+    own = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    return [sorted(ends), own, signal.SIGTERM in signal.pthread_sigmask(signal.SIG_BLOCK, [])]
+"""
+    assert (await py(runtimes, code)).result == [[15], 7, False]
+
+
 async def test_jobs_start_alike(runtimes):
     """Two jobs get different random numbers, and the same empty surroundings."""
     code = "import os, random, tempfile\ndef main():\n    return [random.random(), os.listdir('.'), tempfile.gettempdir(), os.getcwd()]"

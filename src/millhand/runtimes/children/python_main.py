@@ -1,6 +1,7 @@
 """Runs one Python job in the process it is in: waits for the job's frame, calls its function, answers, exits."""
 
 import _signal
+import _thread
 import atexit
 import builtins
 import ctypes
@@ -24,9 +25,11 @@ MAX_RESULT_BYTES = 500 << 20
 _CODE = "def main(x: int = 1, *, y=2): return {1: [x, 1.5, str(y)]}"
 _REST = b'{"path": null, "args": {"x": 1}, "entrypoint": null, "modules": {}}'
 _ENV = b"".join([b"WM_%02d=value\0" % number for number in range(25)])
-_PLACES = b"".join([(number * len(_ENV) // 25).to_bytes(4, "little") for number in range(25)])
-REHEARSAL = LENGTHS.pack(25, len(_ENV), 0, len(_CODE), False) + _PLACES + _ENV + _CODE.encode() + _REST
+_BEGINNINGS = b"".join([(number * len(_ENV) // 25).to_bytes(4, "little") for number in range(25)])
+REHEARSAL = LENGTHS.pack(25, len(_ENV), 0, len(_CODE), False) + _BEGINNINGS + _ENV + _CODE.encode() + _REST
+_PLACES = [struct.Struct("<%dI" % number) for number in range(40)]  # of as many variables as most jobs have
 GENERATOR = type(each for each in ())
+_pid = [0]  # of the job, once there is one
 _answered = []  # anything, once the job's function has returned or raised
 
 
@@ -110,6 +113,7 @@ class Server:
         builtins.exit = builtins.quit = sys.exit
         builtins.print = _printer(builtins.print)
         _signal.signal(_signal.SIGTERM, _terminate)
+        _default_end_for_forks()
         for _ in range(20):  # the interpreter adapts its byte-code now, not in each child
             self._rehearse()
 
@@ -118,6 +122,7 @@ class Server:
         if folder:
             self.environment.look_again()
         gc.enable()
+        _pid[0] = os.getpid()
         if may_rehearse and not self.channel.poll(0):
             self._rehearse()  # while nobody waits: the job then finds the pages it writes to as its own
         payload = read_frame(ord("J"))
@@ -175,12 +180,12 @@ class Environment:
     """
 
     SIZE = 1024  # variables
+    BYTES = bytes.__basicsize__ - 1  # from a bytes object's address to its content
 
     def __init__(self):
         self.n_before = len(os.environ._data)
-        self.pointer = ctypes.c_char_p()
-        self.address = ctypes.c_void_p.from_buffer(self.pointer)  # the same memory, as a number
         self.table = (ctypes.c_size_t * self.SIZE)()
+        self.table_address = ctypes.addressof(self.table)
         self.environ = ctypes.c_size_t.in_dll(ctypes.CDLL(None), "environ")
         self.environ_before = self.environ.value
         self.look_again()
@@ -188,40 +193,45 @@ class Environment:
     def look_again(self):
         """Note the values of the variables that there are."""
         ctypes.memmove(self.table, self.environ.value, self.n_before * ctypes.sizeof(ctypes.c_size_t))
+        ENVIRON.__class__ = ENVIRONB.__class__ = UnreadEnviron
 
-    def add(self, block, offsets):
+    def add(self, block, places):
         """Add variables: `NAME=value`, each ended by a NUL, and where each begins; without that they may be known ones."""
         if not block:
             return
-        if not offsets or self.n_before + len(offsets) >= self.SIZE:
+        if not places or self.n_before + len(places) >= self.SIZE:
             os.environ.update({os.fsdecode(name): os.fsdecode(value) for name, value in _variables(block)})
             return
-        self.pointer.value = block
-        at = self.address.value
-        self.table[self.n_before : self.n_before + len(offsets) + 1] = [*[at + offset for offset in offsets], 0]
-        self.environ.value = ctypes.addressof(self.table)
-        UnreadEnviron.unread = block
-        ENVIRON.__class__ = ENVIRONB.__class__ = UnreadEnviron
+        _unread[0] = block
+        table, number, at = self.table, self.n_before, id(block) + self.BYTES
+        for place in places:
+            table[number] = at + place
+            number += 1
+        table[number] = 0
+        self.environ.value = self.table_address
 
     def restore(self):
         """Have the environment be as it was: nobody has read it."""
-        ENVIRON.__class__ = ENVIRONB.__class__ = Environ
+        _unread[0] = b""
         self.environ.value = self.environ_before
 
 
 ENVIRON, ENVIRONB, Environ = os.environ, os.environb, type(os.environ)
+_unread = [b""]  # variables that are to be added to `os.environ` when somebody looks into it
 
 
 class UnreadEnviron(Environ):
     """`os.environ` and `os.environb` until somebody looks into them."""
 
-    unread = b""
-
     @property
     def _data(self):
         ENVIRON.__class__ = ENVIRONB.__class__ = Environ
-        ENVIRON._data.update(_variables(UnreadEnviron.unread))
+        ENVIRON._data.update(_variables(_unread[0]))
         return ENVIRON._data
+
+
+def _places(number):
+    return _PLACES[number] if number < len(_PLACES) else struct.Struct("<%dI" % number)
 
 
 def _variables(block):
@@ -258,6 +268,30 @@ def _terminate(_number, _frame):
         except ProcessLookupError:
             pass
     raise SystemExit(143)
+
+
+def _default_end_for_forks():
+    """Have processes that a job forks end at TERM as any other does, at once.
+
+    A handler in Python runs between two steps of its code: a process that is about to wait for ever would do so. And Python
+    forgets a signal that comes while it forks. A pool that is closed as soon as it was made then waits for its workers.
+    """
+    masks = {}  # by thread
+
+    def before():
+        if _pid[0]:
+            masks[_thread.get_ident()] = _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGTERM])
+
+    def after_in_child():
+        if _pid[0] and _signal.getsignal(_signal.SIGTERM) is _terminate:
+            _signal.signal(_signal.SIGTERM, _signal.SIG_DFL)
+        after()
+
+    def after():
+        if _pid[0]:
+            _signal.pthread_sigmask(_signal.SIG_SETMASK, masks.pop(_thread.get_ident()))
+
+    os.register_at_fork(before=before, after_in_parent=after, after_in_child=after_in_child)
 
 
 def _run(job):
