@@ -26,7 +26,7 @@ from millhand.runtimes.postgresql import PostgresqlRuntime
 from millhand.runtimes.python import PythonRuntime, python_spawn
 
 _SHARED = ("bun", "deno", "go-binaries")  # folders of the cache that jobs read
-_MOST_WAITING = 16
+_MOST_WAITING = 64
 _MOST_WAITING_HEAVY = 4  # of processes that take tens of megabytes each
 
 
