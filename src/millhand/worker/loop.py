@@ -24,7 +24,7 @@ MAX_CLAIM = 500
 # After a claim that gave less than asked for, look once more this soon: rows another host had locked may be free again.
 _RECHECK_S = 0.02
 # With a backlog and only a few workers free, wait this long for more of them: fewer, larger claims.
-_GATHER_S = 0.005
+_GATHER_S = 0.003
 _FEW = 4  # a quarter of the workers
 # A nudge that brought nothing may mean that a job was scheduled for soon; ask at most this often.
 _PROMOTE_AGAIN_S = 0.05
