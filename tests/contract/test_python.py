@@ -268,6 +268,23 @@ def main():
     assert (await py(runtimes, code)).result == [[15], 7, False]
 
 
+async def test_no_module_of_ours_is_in_the_way(runtimes):
+    """A job that imports a module finds it, or doesn't: nothing of ours stands in for it."""
+    code = """
+import os, sys
+def main():
+    own = set(os.listdir(os.path.dirname(sys.modules["bash_main"].__file__)))
+    found = []
+    for name in sorted({file.removesuffix(".py") for file in own if file.endswith(".py")} - {"bash_main"}):
+        try:
+            found.append(__import__(name).__name__)
+        except ImportError:
+            pass
+    return [len(own) > 5, found]
+"""
+    assert (await py(runtimes, code)).result == [True, []]
+
+
 async def test_jobs_start_alike(runtimes):
     """Two jobs get different random numbers, and the same empty surroundings."""
     code = "import os, random, tempfile\ndef main():\n    return [random.random(), os.listdir('.'), tempfile.gettempdir(), os.getcwd()]"

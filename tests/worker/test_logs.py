@@ -94,13 +94,14 @@ def test_a_heading_waits_for_the_job_to_say_something():
 
 
 async def test_a_log_that_went_with_its_report_is_forgotten():
-    """Nothing is shipped for it, however many there were."""
+    """The shipper goes through it no more, and ships nothing for it."""
     source = FakeSource()
     async with shipping(source) as shipper:
         logs = [shipper.open(new_id(), awaited=True) for _ in range(3)]
         for log in logs:
             log.head("a job\n")
         assert [log.rest() for log in logs] == ["a job\n"] * 3
+        assert not shipper._waiting
         spoke = shipper.open(new_id(), awaited=True)
         spoke.log("a\n")
         await spoke.end()

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 from millhand.core.clock import SystemClock
 from millhand.core.job import ClaimedJob
+from millhand.worker import loop as loop_module
 from millhand.worker.loop import ClaimLoop
 from millhand.worker.metrics import WorkerMetrics
 from millhand.worker.roster import Roster
@@ -89,6 +90,23 @@ async def test_a_freed_worker_takes_the_next_of_a_backlog():
             assert len(looped.accepted) <= n_ended + 2
             looped.end(looped.accepted[n_ended])
     assert [job.id for job in looped.accepted] == [job.id for job in jobs]
+
+
+async def test_with_a_backlog_claims_gather_a_quarter_of_the_workers(monkeypatch):
+    """One of eight that comes free waits for a second one; both are served by one claim."""
+    monkeypatch.setattr(loop_module, "_GATHER_S", 100.0)
+    source = FakeSource()
+    source.push(*(claimed() for _ in range(12)))
+    async with looping(source, n_workers=8) as looped, asyncio.timeout(20):
+        await source.until(lambda: len(looped.accepted) == 8)
+        n_claims = source.n_claims
+        looped.end(looped.accepted[0])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert source.n_claims == n_claims
+        looped.end(looped.accepted[1])
+        await source.until(lambda: len(looped.accepted) == 10)
+    assert source.n_claims == n_claims + 1
 
 
 async def test_a_due_time_is_kept_exactly():

@@ -11,6 +11,7 @@ import msgspec
 
 from millhand.core.ids import new_id
 from millhand.core.job import JobStatus, Report
+from millhand.worker import reporter as reporter_module
 from millhand.worker.reporter import MAX_BATCH, Reporter
 from tests.worker.fakes import FakeSource
 
@@ -46,6 +47,22 @@ async def test_a_lone_report_goes_at_once_and_the_rest_together():
     assert source.batches == [1, MAX_BATCH, 7]
     assert recorded == [report.job_id for report in reports]
     assert reporter.n_unsettled == 0
+
+
+async def test_after_several_the_next_wait_for_company_unless_somebody_waits_for_them(monkeypatch):
+    """A report gathers others under load; one that is awaited takes all of them along at once."""
+    monkeypatch.setattr(reporter_module, "_GATHER_S", 100.0)
+    source, recorded = FakeSource(), []
+    async with reporting(source, recorded) as reporter, asyncio.timeout(20):
+        reporter.put([_report(source) for _ in range(2)])
+        await source.until(lambda: len(recorded) == 2)
+        reporter.put([_report(source)])
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert source.batches == [2]
+        reporter.put([_report(source)], awaited=True)
+        await reporter.settled()
+    assert source.batches == [2, 2]
 
 
 async def test_reports_wait_while_the_source_is_away():

@@ -74,9 +74,10 @@ class Reporter:
             while self._reports or self._releases:
                 await self._release()
                 n_recorded = await self._record()
+                if not self.n_unsettled:
+                    self._settled.set()
                 if 1 < n_recorded < MAX_BATCH:
                     await self._bell.wait(_GATHER_S)
-            self._settled.set()
 
     async def _record(self) -> int:
         batch, self._reports = self._reports[:MAX_BATCH], self._reports[MAX_BATCH:]

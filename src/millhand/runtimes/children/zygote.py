@@ -266,6 +266,7 @@ def main():
         preload(setup["preload"])
         zygote = Zygote(channel, setup)
         child.rehearse()
+        forget_own()
     except OSError as error:
         channel.send(json.dumps({"refused": "%s: %s" % (type(error).__name__, error)}).encode())
         return
@@ -282,6 +283,12 @@ def main():
         os.dup2(complaints, 2)
         raise
     zygote.end_all()
+
+
+def forget_own():
+    """Leave the names of our modules to those of jobs: `tree` and `convert` are packages that people use."""
+    for name in ("child", "convert", "environment", "kernel", "python_main", "root", "tree"):
+        del sys.modules[name]
 
 
 def high(fd):
