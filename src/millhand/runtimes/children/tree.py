@@ -14,6 +14,9 @@ def supervise(own_user):
     """
     if os.getpid() != 1:
         kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+    _signal.pthread_sigmask(
+        _signal.SIG_BLOCK, [_signal.SIGTERM]
+    )  # until there is who forwards it; both unblock it later
     child = os.fork()
     if child == 0:
         kernel.prctl(kernel.PR_SET_PDEATHSIG, _signal.SIGKILL)
